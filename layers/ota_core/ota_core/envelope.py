@@ -1,0 +1,221 @@
+"""The signed envelope: DSSE v1 with RSASSA-PKCS1-v1_5 and SHA-256.
+
+Source: https://github.com/secure-systems-lab/dsse/blob/v1.0.2/protocol.md (PAE and verification) and envelope.md.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+
+from . import strict_json
+from .errors import DropRejected, RejectionCode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PAYLOAD_TYPE = "application/vnd.esp32-ota.manifest+json"
+MAX_ENVELOPE_BYTES = 1024 * 1024
+MIN_KEY_BITS = 2048
+# More signatures than this serve nobody; each one costs a key look-up.
+MAX_SIGNATURES = 8
+
+_KEYID = re.compile(r"[0-9a-f]{64}")
+_RE_SIGN = "Sign the image again with `ota-sign sign`"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedEnvelope:
+    """A payload that a trusted key vouches for.
+
+    Attributes:
+        payload: the signed bytes.
+        keyid: the key that signed them.
+        public_key: that key; the image must be signed with it too.
+    """
+
+    payload: bytes
+    keyid: str
+    public_key: rsa.RSAPublicKey
+
+
+def pre_authentication_encoding(payload_type: str, payload: bytes) -> bytes:
+    """PAE(type, body) of DSSE v1: the bytes that are signed."""
+    kind = payload_type.encode()
+    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
+
+
+def keyid_of(public_key: rsa.RSAPublicKey) -> str:
+    """SHA-256, hex, of the key's DER SubjectPublicKeyInfo (RFC 5280 section 4.1)."""
+    spki = public_key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(spki).hexdigest()
+
+
+def is_keyid(text: str) -> bool:
+    """Whether the text has the form of a keyid, and so may be part of a parameter's name."""
+    return _KEYID.fullmatch(text) is not None
+
+
+def verify_signature(public_key: rsa.RSAPublicKey, signature: bytes, message: bytes) -> bool:
+    """RSASSA-PKCS1-v1_5 with SHA-256 (RFC 8017 section 8.2.2)."""
+    try:
+        public_key.verify(signature, message, padding.PKCS1v15(), hashes.SHA256())
+    except InvalidSignature:
+        return False
+    return True
+
+
+def seal(payload: bytes, signatures: list[tuple[str, bytes]]) -> bytes:
+    """Write the envelope for a payload and its (keyid, signature) pairs."""
+    return json.dumps(
+        {
+            "payload": base64.b64encode(payload).decode(),
+            "payloadType": PAYLOAD_TYPE,
+            "signatures": [
+                {"keyid": keyid, "sig": base64.b64encode(signature).decode()} for keyid, signature in signatures
+            ],
+        },
+        separators=(",", ":"),
+    ).encode()
+
+
+def open_envelope(raw: bytes, trusted_key: Callable[[str], rsa.RSAPublicKey | None]) -> OpenedEnvelope:
+    """Check an envelope and give back what was signed. Nothing of the payload is parsed.
+
+    One good signature by a trusted key suffices (DSSE: threshold 1), so that a release can be signed with the old
+    and the new key while keys are being rotated.
+
+    Args:
+        raw: the envelope's bytes, at most `MAX_ENVELOPE_BYTES`.
+        trusted_key: the trusted public key of a keyid, or None. A keyid is only a hint: it is asked for only in the
+            right form, and the answer is checked against it.
+
+    Raises:
+        DropRejected: with the most telling reason among the signatures.
+    """
+    payload, signatures = _parse(raw)
+    message = pre_authentication_encoding(PAYLOAD_TYPE, payload)
+    reasons = []
+    for keyid, signature in signatures:
+        public_key = trusted_key(keyid) if is_keyid(keyid) else None
+        if public_key is None or keyid_of(public_key) != keyid:
+            reasons.append(_unknown_key(keyid))
+        elif public_key.key_size < MIN_KEY_BITS:
+            reasons.append(_small_key(keyid, public_key.key_size))
+        elif not verify_signature(public_key, signature, message):
+            reasons.append(_bad_signature(keyid))
+        else:
+            return OpenedEnvelope(payload, keyid, public_key)
+    # A signature that a trusted key did not make tells more than a key nobody knows.
+    raise max(reasons, key=lambda reason: reason.rejection_code is not RejectionCode.KEY_UNKNOWN)
+
+
+def _parse(raw: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
+    if len(raw) > MAX_ENVELOPE_BYTES:
+        raise envelope_too_large(len(raw))
+    try:
+        document = strict_json.loads(raw)
+    except ValueError as error:
+        raise DropRejected(
+            RejectionCode.ENVELOPE_NOT_JSON,
+            seen=f"the manifest file is not JSON ({error})",
+            expected="a DSSE envelope",
+            next_step=f"{_RE_SIGN} and drop the .manifest.json that it writes.",
+        ) from error
+    payload_type = _member(document, "payloadType", str)
+    if payload_type != PAYLOAD_TYPE:
+        raise DropRejected(
+            RejectionCode.PAYLOAD_TYPE_UNKNOWN,
+            seen=f"payloadType is {payload_type[:100]!r}",
+            expected=repr(PAYLOAD_TYPE),
+            next_step=f"{_RE_SIGN}.",
+        )
+    payload = _base64(_member(document, "payload", str), "payload")
+    listed = _member(document, "signatures", list)
+    if not listed:
+        raise DropRejected(
+            RejectionCode.SIGNATURE_MISSING,
+            seen="the envelope has no signature",
+            expected="at least one by a trusted key",
+            next_step=f"{_RE_SIGN}.",
+        )
+    if len(listed) > MAX_SIGNATURES:
+        raise _malformed(f"it has {len(listed)} signatures", f"at most {MAX_SIGNATURES}")
+    return payload, [(_keyid(item), _base64(_member(item, "sig", str), "sig")) for item in listed]
+
+
+def _keyid(item: Any) -> str:  # noqa: ANN401 - whatever JSON holds
+    # DSSE has keyid as optional, but without it the trusted key cannot be found.
+    return str(_member(item, "keyid", str))
+
+
+def _member(document: Any, name: str, kind: type) -> Any:  # noqa: ANN401 - whatever JSON holds
+    if not isinstance(document, dict):
+        raise _malformed(f"there is {type(document).__name__} where an object should be", "an object")
+    value = document.get(name)
+    if not isinstance(value, kind):
+        seen = f"{name!r} is missing" if name not in document else f"{name!r} is {type(value).__name__}"
+        raise _malformed(seen, f"{name!r} as {kind.__name__}")
+    return value
+
+
+def _base64(text: str, name: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise _malformed(f"{name!r} is not base64 ({error})", "standard base64 (RFC 4648 section 4)") from error
+
+
+def _malformed(seen: str, expected: str) -> DropRejected:
+    return DropRejected(
+        RejectionCode.ENVELOPE_MALFORMED,
+        seen=f"the manifest file is no DSSE envelope: {seen}",
+        expected=expected,
+        next_step=f"{_RE_SIGN}.",
+    )
+
+
+def envelope_too_large(size: int) -> DropRejected:
+    """The rejection of a manifest file of so many bytes."""
+    return DropRejected(
+        RejectionCode.ENVELOPE_TOO_LARGE,
+        seen=f"the manifest file has {size} bytes",
+        expected=f"at most {MAX_ENVELOPE_BYTES}",
+        next_step="Name many devices in a targets file: `ota-sign sign --target` writes one.",
+    )
+
+
+def _unknown_key(keyid: str) -> DropRejected:
+    return DropRejected(
+        RejectionCode.KEY_UNKNOWN,
+        seen=f"the manifest is signed by key {keyid[:64]!r}, which is not trusted",
+        expected="a signature by a key under the stack's trusted-keys parameters",
+        next_step="Sign with a trusted key, or add this key's public half to the trusted keys.",
+    )
+
+
+def _small_key(keyid: str, bits: int) -> DropRejected:
+    return DropRejected(
+        RejectionCode.KEY_TOO_SMALL,
+        seen=f"key {keyid} has {bits} bits",
+        expected=f"RSA of {MIN_KEY_BITS} bits or more",
+        next_step="Make a new key with `ota-sign keygen`, trust it, and sign again.",
+    )
+
+
+def _bad_signature(keyid: str) -> DropRejected:
+    return DropRejected(
+        RejectionCode.SIGNATURE_INVALID,
+        seen=f"the signature by key {keyid} does not fit the payload",
+        expected="the very payload that was signed",
+        next_step=f"The manifest was changed after signing. {_RE_SIGN}.",
+    )

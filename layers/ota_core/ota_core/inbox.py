@@ -1,0 +1,86 @@
+"""The inbox: which object belongs to which drop.
+
+`inbox/<any/path>/<stem>.bin` and `inbox/<any/path>/<stem>.manifest.json` make a drop; `<stem>.targets.json` is a third
+member when the manifest names it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from urllib.parse import quote
+
+from .errors import DropRejected, RejectionCode
+
+INBOX = "inbox/"
+REJECTED = "rejected/"
+ARCHIVE = "archive/"
+# S3 allows 1,024 bytes; a rejected key is percent-encoded (up to three times as long) and gets a longer suffix.
+MAX_KEY_CHARS = 300
+
+# Printable ASCII without the backslash: a key that every shell, log and console shows as it is.
+_SEGMENT = re.compile(r"[ -\[\]-~]+")
+
+
+class Member(StrEnum):
+    """The files of a drop, by the end of their names."""
+
+    IMAGE = ".bin"
+    MANIFEST = ".manifest.json"
+    TARGETS = ".targets.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """The place of a drop in the inbox: `inbox/<any/path>/<stem>`, without a member's suffix."""
+
+    stem_key: str
+
+    def key(self, member: Member) -> str:
+        """The object key of a member."""
+        return self.stem_key + member.value
+
+
+def locate(key: str) -> Drop:
+    """The drop that an object of the inbox belongs to.
+
+    Raises:
+        DropRejected: a key that could mislead a person or a program, or a file that is no member of any drop.
+    """
+    path = key.removeprefix(INBOX)
+    segments = path.split("/")
+    if len(key) > MAX_KEY_CHARS:
+        raise _bad_key(key, f"has {len(key)} characters", f"at most {MAX_KEY_CHARS}")
+    if any(_SEGMENT.fullmatch(segment) is None for segment in segments):
+        raise _bad_key(key, "has an empty part, a control character, a backslash or non-ASCII", "printable ASCII")
+    if any(segment in {".", ".."} or ".." in segment for segment in segments):
+        raise _bad_key(key, "contains '..'", "a plain path")
+    for member in Member:
+        if path.endswith(member.value) and not segments[-1] == member.value:
+            return Drop(key.removesuffix(member.value))
+    raise DropRejected(
+        RejectionCode.INBOX_FILE_UNKNOWN,
+        seen=f"{key!r} is no member of a drop",
+        expected="<stem>.bin, <stem>.manifest.json or <stem>.targets.json",
+        next_step="Drop the files that `ota-sign sign` names, under the names that it gives them.",
+    )
+
+
+def moved_key(key: str, destination: str) -> str:
+    """Where an inbox object goes when it is archived or rejected; a misleading key becomes a plain one."""
+    segments = key.removeprefix(INBOX).split("/")
+    plain = [
+        segment if _SEGMENT.fullmatch(segment) and ".." not in segment else quote(segment, safe="").replace(".", "%2E")
+        for segment in segments
+    ]
+    return destination + "/".join(plain)
+
+
+def _bad_key(key: str, seen: str, expected: str) -> DropRejected:
+    return DropRejected(
+        RejectionCode.INBOX_KEY_INVALID,
+        seen=f"the object key {key[:MAX_KEY_CHARS]!r} {seen}",
+        expected=expected,
+        next_step="Drop the files again under a plain path such as inbox/my-product/app.bin.",
+    )

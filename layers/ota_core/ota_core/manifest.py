@@ -1,0 +1,251 @@
+"""The signed manifest: what a release is, in the words of its signer."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from . import strict_json
+from .errors import DropRejected, RejectionCode
+from .esp_image import CHIP_IDS
+from .targets import MAX_TARGETS, AllDevices, ListedDevices, Targets, TargetsFile, parse_mac_list
+from .versions import AUTO, MAX_VERSION_CHARS, is_version
+
+SCHEMA = 1
+MAX_CHANGELOG_CHARS = 4096
+# The largest integer that every JSON reader keeps exactly (RFC 8259 section 6).
+MAX_SEQUENCE = 2**53 - 1
+
+_PRODUCT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_REQUIRED = ("schema", "product", "version", "sequence", "expires", "changelog", "chip", "firmware", "targets")
+_OPTIONAL = ("allow_downgrade", "strict_app_version")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """A manifest whose every field has the right type and range.
+
+    Attributes:
+        product: which product line the firmware is for.
+        version: SemVer 2.0.0, or `auto` for the next patch.
+        sequence: rises with every manifest of a product.
+        expires: aware; after it the manifest is refused.
+        changelog: at most `MAX_CHANGELOG_CHARS` characters.
+        chip: a key of `esp_image.CHIP_IDS`.
+        image_size: bytes.
+        image_sha256: hex.
+        image_signature: RSASSA-PKCS1-v1_5 with SHA-256 over the image's bytes.
+        targets: whom the release is for.
+        allow_downgrade: whether a lower version than the latest is meant.
+        strict_app_version: whether the image's own version must equal `version`.
+    """
+
+    product: str
+    version: str
+    sequence: int
+    expires: datetime
+    changelog: str
+    chip: str
+    image_size: int
+    image_sha256: str
+    image_signature: bytes
+    targets: Targets
+    allow_downgrade: bool = False
+    strict_app_version: bool = False
+
+
+def is_product(text: str) -> bool:
+    """Whether the text may name a product: it becomes part of topics, object keys and URLs."""
+    return _PRODUCT.fullmatch(text) is not None
+
+
+def parse_manifest(payload: bytes) -> Manifest:
+    """Read the payload of an opened envelope.
+
+    Unknown fields are refused: a field that the pipeline does not know may be one that the signer relies on.
+
+    Raises:
+        DropRejected: SCHEMA_UNSUPPORTED, MANIFEST_MALFORMED, VERSION_INVALID or what the targets rules raise.
+    """
+    try:
+        document = strict_json.loads(payload)
+    except ValueError as error:
+        raise _malformed(f"the payload is not JSON ({error})", "a JSON object") from error
+    fields = _Fields(document, "the manifest")
+    schema = fields.take("schema", int)
+    if schema != SCHEMA:
+        raise DropRejected(
+            RejectionCode.SCHEMA_UNSUPPORTED,
+            seen=f"the manifest has schema {schema}",
+            expected=f"schema {SCHEMA}",
+            next_step="Upgrade the stack, or sign with the ota-sign of the stack's version.",
+        )
+    fields.allow_only(_REQUIRED, _OPTIONAL)
+    firmware = _Fields(fields.take("firmware", dict), "'firmware'")
+    firmware.allow_only(("size", "sha256", "signature"), ())
+    return Manifest(
+        product=fields.matching("product", _PRODUCT, "lower-case letters, digits and dashes, at most 63"),
+        version=_version(fields.take("version", str)),
+        sequence=fields.between("sequence", 1, MAX_SEQUENCE),
+        expires=_time(fields.take("expires", str)),
+        changelog=_changelog(fields.take("changelog", str)),
+        chip=_chip(fields.take("chip", str)),
+        image_size=firmware.between("size", 1, 2**31 - 1),
+        image_sha256=firmware.matching("sha256", _SHA256, "64 lower-case hex digits"),
+        image_signature=_signature(firmware.take("signature", str)),
+        targets=_targets(fields.take("targets", object)),
+        allow_downgrade=fields.take("allow_downgrade", bool, default=False),
+        strict_app_version=fields.take("strict_app_version", bool, default=False),
+    )
+
+
+def write_manifest(manifest: Manifest) -> bytes:
+    """The payload for a manifest; `parse_manifest` reads it back to the same."""
+    targets: object
+    match manifest.targets:
+        case AllDevices():
+            targets = "all"
+        case ListedDevices(macs):
+            targets = list(macs)
+        case TargetsFile(sha256, count):
+            targets = {"file_sha256": sha256, "count": count}
+    document: dict[str, object] = {
+        "schema": SCHEMA,
+        "product": manifest.product,
+        "version": manifest.version,
+        "sequence": manifest.sequence,
+        "expires": format_time(manifest.expires),
+        "changelog": manifest.changelog,
+        "chip": manifest.chip,
+        "firmware": {
+            "size": manifest.image_size,
+            "sha256": manifest.image_sha256,
+            "signature": base64.b64encode(manifest.image_signature).decode(),
+        },
+        "targets": targets,
+    }
+    if manifest.allow_downgrade:
+        document["allow_downgrade"] = True
+    if manifest.strict_app_version:
+        document["strict_app_version"] = True
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def format_time(moment: datetime) -> str:
+    """RFC 3339, in UTC, whole seconds: `2026-01-31T12:00:00Z`."""
+    return moment.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"
+
+
+class _Fields:
+    """Takes typed fields out of a JSON object, with a message that names the field."""
+
+    def __init__(self, document: Any, where: str) -> None:  # noqa: ANN401 - whatever JSON holds
+        if not isinstance(document, dict):
+            raise _malformed(f"{where} is a {type(document).__name__}", "a JSON object")
+        self._document = document
+        self._where = where
+
+    def allow_only(self, required: tuple[str, ...], optional: tuple[str, ...]) -> None:
+        missing = [name for name in required if name not in self._document]
+        if missing:
+            raise _malformed(f"{self._where} lacks {', '.join(map(repr, missing))}", "every required field")
+        unknown = [name for name in self._document if name not in required + optional]
+        if unknown:
+            raise _malformed(
+                f"{self._where} has unknown fields {', '.join(repr(name[:40]) for name in unknown[:5])}",
+                f"only {', '.join(required + optional)}",
+            )
+
+    def take(self, name: str, kind: type, default: Any = None) -> Any:  # noqa: ANN401
+        value = self._document.get(name, default)
+        # bool is an int in Python, but not in JSON.
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise _malformed(f"{name!r} is {'missing' if value is None else type(value).__name__}", kind.__name__)
+        return value
+
+    def between(self, name: str, least: int, most: int) -> int:
+        value: int = self.take(name, int)
+        if not least <= value <= most:
+            raise _malformed(f"{name!r} is out of range", f"an integer from {least} to {most}")
+        return value
+
+    def matching(self, name: str, pattern: re.Pattern[str], expected: str) -> str:
+        value: str = self.take(name, str)
+        if pattern.fullmatch(value) is None:
+            raise _malformed(f"{name!r} is {value[:80]!r}", expected)
+        return value
+
+
+def _version(text: str) -> str:
+    if text != AUTO and not is_version(text):
+        raise DropRejected(
+            RejectionCode.VERSION_INVALID,
+            seen=f"the version is {text[:80]!r}",
+            expected=f"SemVer 2.0.0 such as 1.4.0, at most {MAX_VERSION_CHARS} characters, or {AUTO!r}",
+            next_step="Sign again with --version.",
+        )
+    return text
+
+
+def _time(text: str) -> datetime:
+    # RFC 3339 section 5.6; fromisoformat alone also takes ISO forms that other readers do not.
+    if re.fullmatch(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)", text, re.ASCII):
+        try:
+            return datetime.fromisoformat(text.upper()).astimezone(UTC)
+        except (ValueError, OverflowError):
+            pass
+    raise _malformed(f"'expires' is {text[:40]!r}", "an RFC 3339 time such as 2026-01-31T12:00:00Z")
+
+
+def _changelog(text: str) -> str:
+    if len(text) > MAX_CHANGELOG_CHARS:
+        raise _malformed(f"'changelog' has {len(text)} characters", f"at most {MAX_CHANGELOG_CHARS}")
+    # What UTF-8 or PostgreSQL cannot hold would fail far from here.
+    if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
+        raise _malformed("'changelog' has a NUL or half a surrogate pair", "text")
+    return text
+
+
+def _chip(text: str) -> str:
+    if text not in CHIP_IDS:
+        raise _malformed(f"'chip' is {text[:40]!r}", f"one of {', '.join(CHIP_IDS)}")
+    return text
+
+
+def _signature(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise _malformed(f"'firmware.signature' is not base64 ({error})", "base64 (RFC 4648 section 4)") from error
+
+
+def _targets(value: object) -> Targets:
+    if value == "all":
+        return AllDevices()
+    if isinstance(value, list):
+        return ListedDevices(tuple(parse_mac_list(value)))
+    if isinstance(value, dict):
+        fields = _Fields(value, "'targets'")
+        fields.allow_only(("file_sha256", "count"), ())
+        return TargetsFile(
+            fields.matching("file_sha256", _SHA256, "64 lower-case hex digits"),
+            fields.between("count", 1, MAX_TARGETS),
+        )
+    raise _malformed(
+        f"'targets' is {str(value)[:40]!r}", '"all", a list of MACs, or {"file_sha256": ..., "count": ...}'
+    )
+
+
+def _malformed(seen: str, expected: str) -> DropRejected:
+    return DropRejected(
+        RejectionCode.MANIFEST_MALFORMED,
+        seen=seen,
+        expected=expected,
+        next_step="Sign again with `ota-sign sign`.",
+    )

@@ -1,0 +1,160 @@
+"""Whom a release is for: MAC addresses, the targets file, and the batches that are published."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from . import strict_json
+from .errors import DropRejected, RejectionCode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+MAX_TARGETS = 1_000_000
+# A MAC on a line of its own, with quotes, comma and indent, takes 24 bytes; twice that is no honest list.
+MAX_TARGETS_FILE_BYTES = 48 * MAX_TARGETS
+
+_MAC = re.compile(r"([0-9A-Fa-f]{2})([:-]?)(?:[0-9A-Fa-f]{2}\2){4}[0-9A-Fa-f]{2}")
+_JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+_MAX_REPORTED = 10
+
+
+@dataclass(frozen=True, slots=True)
+class AllDevices:
+    """The whole fleet of the product."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListedDevices:
+    """Devices named in the manifest itself: MACs as `AA:BB:CC:DD:EE:FF`, sorted, without duplicates."""
+
+    macs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TargetsFile:
+    """Devices named in `<stem>.targets.json`.
+
+    Attributes:
+        sha256: of the file's bytes, hex.
+        count: of distinct devices in it.
+    """
+
+    sha256: str
+    count: int
+
+
+Targets = AllDevices | ListedDevices | TargetsFile
+
+
+def normalise_mac(text: str) -> str | None:
+    """`AA:BB:CC:DD:EE:FF` for a MAC in any of the accepted spellings (colons, dashes, none; any case), else None."""
+    if _MAC.fullmatch(text) is None:
+        return None
+    digits = text.replace(":", "").replace("-", "").upper()
+    return ":".join(digits[at : at + 2] for at in range(0, 12, 2))
+
+
+def parse_targets_document(raw: bytes) -> list[str]:
+    """Read a targets file: a JSON list of MACs, or `{"devices": [...]}`.
+
+    Returns:
+        MACs as `AA:BB:CC:DD:EE:FF`, sorted, duplicates folded; 1 to `MAX_TARGETS` of them.
+
+    Raises:
+        DropRejected: not such a document, too many, none, or a MAC that is none (with line numbers).
+    """
+    if len(raw) > MAX_TARGETS_FILE_BYTES:
+        raise _malformed(f"the targets file has {len(raw)} bytes", f"at most {MAX_TARGETS_FILE_BYTES}")
+    try:
+        document = strict_json.loads(raw)
+    except ValueError as error:
+        raise _malformed(f"the targets file is not JSON ({error})", "a JSON list of MACs") from error
+    names_before_list = 0
+    if isinstance(document, dict) and list(document) == ["devices"]:
+        document, names_before_list = document["devices"], 1
+    if not isinstance(document, list):
+        raise _malformed(
+            "the targets file is " + ("an object" if isinstance(document, dict) else f"a {type(document).__name__}"),
+            'a JSON list of MACs, or {"devices": [...]} with nothing else in it',
+        )
+    return parse_mac_list(document, lambda index: _line_of_string(raw, index + names_before_list))
+
+
+def parse_mac_list(items: list[Any], line_of: Any = None) -> list[str]:  # noqa: ANN401 - Callable[[int], int] | None
+    """Check and normalise a list that should hold MACs.
+
+    Args:
+        items: as read from JSON.
+        line_of: tells the line on which the n-th item stands, for the message; None where there are no lines.
+
+    Returns and raises: as `parse_targets_document`.
+    """
+    if len(items) > MAX_TARGETS:
+        raise DropRejected(
+            RejectionCode.TARGETS_TOO_MANY,
+            seen=f"{len(items)} devices are listed",
+            expected=f"at most {MAX_TARGETS}",
+            next_step="Split the list into several releases, or release to the whole fleet.",
+        )
+    if not items:
+        raise DropRejected(
+            RejectionCode.TARGETS_EMPTY,
+            seen="the list of devices is empty",
+            expected="at least one MAC",
+            next_step="List devices, or leave --target out to release to the whole fleet.",
+        )
+    macs = set()
+    invalid = []
+    for index, item in enumerate(items):
+        if not isinstance(item, str):
+            raise _malformed(f"item {index + 1} of the list is a {type(item).__name__}", "a MAC as a string")
+        mac = normalise_mac(item)
+        if mac is None:
+            invalid.append(index)
+        else:
+            macs.add(mac)
+    if invalid:
+        where = [
+            f"{items[index][:40]!r} ({f'line {line_of(index)}' if line_of else f'item {index + 1}'})"
+            for index in invalid[:_MAX_REPORTED]
+        ]
+        more = f" and {len(invalid) - _MAX_REPORTED} more" if len(invalid) > _MAX_REPORTED else ""
+        raise DropRejected(
+            RejectionCode.TARGET_MAC_INVALID,
+            seen=f"not a MAC address: {', '.join(where)}{more}",
+            expected="six bytes such as AA:BB:CC:DD:EE:FF (dashes, no separator and lower case are fine)",
+            next_step="Correct the list and sign again.",
+        )
+    return sorted(macs)
+
+
+def batches(items: Iterable[str], size: int) -> Iterator[list[str]]:
+    """Cut a stream into lists of `size`, the last one shorter."""
+    batch: list[str] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _line_of_string(raw: bytes, index: int) -> int:
+    text = raw.decode()
+    for at, match in enumerate(_JSON_STRING.finditer(text)):
+        if at == index:
+            return text.count("\n", 0, match.start()) + 1
+    return 0
+
+
+def _malformed(seen: str, expected: str) -> DropRejected:
+    return DropRejected(
+        RejectionCode.TARGETS_MALFORMED,
+        seen=seen,
+        expected=expected,
+        next_step="`ota-sign sign --target FILE` writes it in the right form.",
+    )

@@ -1,0 +1,26 @@
+"""Versions: SemVer 2.0.0 (https://semver.org/spec/v2.0.0.html)."""
+
+from __future__ import annotations
+
+from semver import Version
+
+AUTO = "auto"
+# ESP-IDF's app descriptor holds 32 bytes; the rest is room for pre-release and build metadata in storage keys.
+MAX_VERSION_CHARS = 64
+
+
+def is_version(text: str) -> bool:
+    """Whether the text is a SemVer 2.0.0 version of a length that the project stores."""
+    return len(text) <= MAX_VERSION_CHARS and text.isascii() and Version.is_valid(text)
+
+
+def is_lower(version: str, other: str) -> bool:
+    """Whether `version` has lower precedence than `other` (SemVer section 11; build metadata does not count)."""
+    return Version.parse(version) < Version.parse(other)
+
+
+def next_patch(latest: str | None) -> str:
+    """The version that `auto` stands for: the next patch after the latest, or 0.0.1 for a product's first."""
+    if latest is None:
+        return "0.0.1"
+    return str(Version.parse(latest).bump_patch())
