@@ -1,0 +1,67 @@
+# Every command sets up what it needs. PYTHON selects the interpreter (3.11 to 3.14): make test PYTHON=python3.13
+PYTHON ?= python3
+PYTHON_VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+export SAM_CLI_TELEMETRY = 0
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup local stop demo test lint lock clean check-python
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# --- environments ---------------------------------------------------------------------------------------------
+# The stamp carries the interpreter's version, so that another PYTHON makes the environment anew.
+INSTALLED := .installed-$(PYTHON_VERSION)
+
+setup: .venv/$(INSTALLED) .venv-emulator/$(INSTALLED) .venv-checkov/$(INSTALLED) ## make the environments that the other commands use
+
+.venv/$(INSTALLED): requirements/dev.txt requirements/uv.txt pyproject.toml | check-python
+	@echo "setup: .venv (Python $(PYTHON_VERSION))"
+	@test -x .venv/bin/python$(PYTHON_VERSION) || $(PYTHON) -m venv --clear .venv || { echo "make: '$(PYTHON) -m venv' failed; on Debian and Ubuntu install python3-venv" >&2; exit 1; }
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@.venv/bin/uv pip sync --quiet --python .venv/bin/python --require-hashes requirements/dev.txt
+	@.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv-%/$(INSTALLED): requirements/%.txt .venv/$(INSTALLED)
+	@echo "setup: .venv-$* (Python $(PYTHON_VERSION))"
+	@test -x .venv-$*/bin/python$(PYTHON_VERSION) || $(PYTHON) -m venv --clear --without-pip .venv-$*
+	@.venv/bin/uv pip sync --quiet --python .venv-$*/bin/python --require-hashes requirements/$*.txt
+	@touch $@
+
+check-python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null || { echo "make: Python 3.11 to 3.14 is needed, but '$(PYTHON)' is $$($(PYTHON) --version 2>&1); name another with PYTHON=python3.x" >&2; exit 1; }
+
+LOCK := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+lock: .venv/$(INSTALLED) ## resolve the lock files anew (add UPGRADE=--upgrade for the newest versions)
+	$(LOCK) $(UPGRADE) requirements/dev.in -o requirements/dev.txt
+	$(LOCK) $(UPGRADE) requirements/uv.in -c requirements/dev.txt -o requirements/uv.txt
+	$(LOCK) $(UPGRADE) requirements/emulator.in -o requirements/emulator.txt
+	$(LOCK) $(UPGRADE) requirements/checkov.in -o requirements/checkov.txt
+	$(LOCK) $(UPGRADE) layers/ota_core/requirements.in -c requirements/dev.txt -o layers/ota_core/requirements.txt
+
+# --- the local cloud ------------------------------------------------------------------------------------------
+local: setup ## start the local cloud, deploy the stack, write .local/env
+	@python -m local_cloud up
+
+stop: ## stop the local cloud
+	@if [ -x .venv/bin/python ]; then .venv/bin/python -m local_cloud down; else echo "nothing was ever started here"; fi
+
+demo: setup ## show the way of a release, from ota-sign to subscribed devices
+	@python tools/demo.py
+
+# --- checks ---------------------------------------------------------------------------------------------------
+lint: setup ## check style, types and template
+	ruff check .
+	ruff format --check .
+	mypy
+	sam validate --lint
+	.venv-checkov/bin/checkov --file template.yaml --skip-download --compact --quiet
+
+test: lint ## run every test
+	pytest
+
+clean: stop ## remove everything that these commands made
+	rm -rf .venv .venv-emulator .venv-checkov .local .local-test .local-demo .aws-sam dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
