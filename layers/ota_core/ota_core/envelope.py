@@ -88,7 +88,11 @@ def seal(payload: bytes, signatures: list[tuple[str, bytes]]) -> bytes:
     ).encode()
 
 
-def open_envelope(raw: bytes, trusted_key: Callable[[str], rsa.RSAPublicKey | None]) -> OpenedEnvelope:
+def open_envelope(
+    raw: bytes,
+    trusted_key: Callable[[str], rsa.RSAPublicKey | None],
+    was_trusted: Callable[[str], bool] = lambda _: False,
+) -> OpenedEnvelope:
     """Check an envelope and give back what was signed. Nothing of the payload is parsed.
 
     One good signature by a trusted key suffices (DSSE: threshold 1), so that a release can be signed with the old
@@ -98,6 +102,7 @@ def open_envelope(raw: bytes, trusted_key: Callable[[str], rsa.RSAPublicKey | No
         raw: the envelope's bytes, at most `MAX_ENVELOPE_BYTES`.
         trusted_key: the trusted public key of a keyid, or None. A keyid is only a hint: it is asked for only in the
             right form, and the answer is checked against it.
+        was_trusted: whether a key that is not trusted once was, so that the reason can say that it was revoked.
 
     Raises:
         DropRejected: with the most telling reason among the signatures.
@@ -108,7 +113,8 @@ def open_envelope(raw: bytes, trusted_key: Callable[[str], rsa.RSAPublicKey | No
     for keyid, signature in signatures:
         public_key = trusted_key(keyid) if is_keyid(keyid) else None
         if public_key is None or keyid_of(public_key) != keyid:
-            reasons.append(_unknown_key(keyid))
+            revoked = is_keyid(keyid) and was_trusted(keyid)
+            reasons.append(_revoked_key(keyid) if revoked else _unknown_key(keyid))
         elif public_key.key_size < MIN_KEY_BITS:
             reasons.append(_small_key(keyid, public_key.key_size))
         elif not verify_signature(public_key, signature, message):
@@ -200,6 +206,15 @@ def _unknown_key(keyid: str) -> DropRejected:
         seen=f"the manifest is signed by key {keyid[:64]!r}, which is not trusted",
         expected="a signature by a key under the stack's trusted-keys parameters",
         next_step="Sign with a trusted key, or add this key's public half to the trusted keys.",
+    )
+
+
+def _revoked_key(keyid: str) -> DropRejected:
+    return DropRejected(
+        RejectionCode.KEY_REVOKED,
+        seen=f"the manifest is signed by key {keyid}, which is no longer trusted",
+        expected="a signature by a key under the stack's trusted-keys parameters",
+        next_step="Sign with a trusted key.",
     )
 
 

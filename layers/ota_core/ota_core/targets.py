@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -66,8 +67,7 @@ def parse_targets_document(raw: bytes) -> list[str]:
     Raises:
         DropRejected: not such a document, too many, none, or a MAC that is none (with line numbers).
     """
-    if len(raw) > MAX_TARGETS_FILE_BYTES:
-        raise _malformed(f"the targets file has {len(raw)} bytes", f"at most {MAX_TARGETS_FILE_BYTES}")
+    check_targets_file_size(len(raw))
     try:
         document = strict_json.loads(raw)
     except ValueError as error:
@@ -81,6 +81,44 @@ def parse_targets_document(raw: bytes) -> list[str]:
             'a JSON list of MACs, or {"devices": [...]} with nothing else in it',
         )
     return parse_mac_list(document, lambda index: _line_of_string(raw, index + names_before_list))
+
+
+def check_targets_file_size(size: int) -> None:
+    """Refuse a targets file that is too large to be read.
+
+    Raises:
+        DropRejected: TARGETS_MALFORMED.
+    """
+    if size > MAX_TARGETS_FILE_BYTES:
+        raise _malformed(f"the targets file has {size} bytes", f"at most {MAX_TARGETS_FILE_BYTES}")
+
+
+def check_targets_file(signed: TargetsFile, raw: bytes) -> list[str]:
+    """Check a targets file against what the manifest says of it.
+
+    Returns:
+        Its MACs, as `parse_targets_document`.
+
+    Raises:
+        DropRejected: TARGETS_FILE_CHANGED, TARGETS_COUNT_MISMATCH, or what `parse_targets_document` raises.
+    """
+    digest = hashlib.sha256(raw).hexdigest()
+    if digest != signed.sha256:
+        raise DropRejected(
+            RejectionCode.TARGETS_FILE_CHANGED,
+            seen=f"the targets file's SHA-256 is {digest}",
+            expected=f"{signed.sha256}, as the manifest says",
+            next_step="Upload the very .targets.json that was written when signing, or sign again.",
+        )
+    macs = parse_targets_document(raw)
+    if len(macs) != signed.count:
+        raise DropRejected(
+            RejectionCode.TARGETS_COUNT_MISMATCH,
+            seen=f"the targets file lists {len(macs)} devices",
+            expected=f"{signed.count}, as the manifest says",
+            next_step="Sign again with `ota-sign sign --target`.",
+        )
+    return macs
 
 
 def parse_mac_list(items: list[Any], line_of: Any = None) -> list[str]:  # noqa: ANN401 - Callable[[int], int] | None

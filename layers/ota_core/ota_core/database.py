@@ -1,0 +1,135 @@
+"""The connection to PostgreSQL: verified TLS, login by secret or IAM token, reused while warm, replaced when dead."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import boto3
+from pg8000.exceptions import InterfaceError
+from pg8000.native import Connection, DatabaseError
+
+from .errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_RDS_CERTIFICATES = Path(__file__).parent / "certificates" / "rds-global-bundle.pem"
+# Longer than any statement of the project but the COPY of a million targets, which streams.
+_SOCKET_TIMEOUT_SECONDS = 60
+# SQLSTATE class 57P: the server is shutting down, crashed or not ready
+# (https://www.postgresql.org/docs/current/errcodes-appendix.html).
+_SERVER_GOES = ("57P01", "57P02", "57P03")
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseSettings:
+    """Where the database is and how to log in.
+
+    Attributes:
+        database_secret_arn: a Secrets Manager secret with `username` and `password`; empty: log in as
+            `database_user` with an IAM token.
+        database_ca_pem: certificates to trust instead of Amazon RDS's.
+    """
+
+    database_host: str
+    database_port: int
+    database_name: str
+    database_secret_arn: str = ""
+    database_user: str = ""
+    database_ca_pem: str = ""
+
+
+class Database:
+    """One connection, kept for as long as it lives."""
+
+    def __init__(self, settings: DatabaseSettings) -> None:
+        self._settings = settings
+        self._connection: Connection | None = None
+        self._tls = _tls_context(settings)
+        self._credentials = _secret_login(settings) if settings.database_secret_arn else _iam_login(settings)
+
+    def transaction(self, work: Callable[[Connection], _Result]) -> _Result:
+        """Run `work` in a transaction.
+
+        A connection that died while the function slept is replaced and `work` runs once more; nothing of the first
+        run was committed, unless the connection broke in the very commit: `work` must bear being repeated.
+        """
+        if self._connection is not None:
+            try:
+                return self._run(self._connection, work)
+            except (InterfaceError, OSError):
+                pass
+            except DatabaseError as error:
+                if error.args[0].get("C") not in _SERVER_GOES:
+                    raise
+        self._connection = self._connect()
+        return self._run(self._connection, work)
+
+    def _run(self, connection: Connection, work: Callable[[Connection], _Result]) -> _Result:
+        try:
+            connection.run("BEGIN")
+            result = work(connection)
+            connection.run("COMMIT")
+        except BaseException:
+            self._roll_back(connection)
+            raise
+        return result
+
+    def _roll_back(self, connection: Connection) -> None:
+        try:
+            connection.run("ROLLBACK")
+        except (InterfaceError, DatabaseError, OSError):
+            self._connection = None
+
+    def _connect(self) -> Connection:
+        user, password = self._credentials()
+        return Connection(
+            user,
+            host=self._settings.database_host,
+            port=self._settings.database_port,
+            database=self._settings.database_name,
+            password=password,
+            ssl_context=self._tls,
+            timeout=_SOCKET_TIMEOUT_SECONDS,
+            application_name="esp32-ota",
+        )
+
+
+def _tls_context(settings: DatabaseSettings) -> ssl.SSLContext:
+    if settings.database_ca_pem:
+        return ssl.create_default_context(cadata=settings.database_ca_pem)
+    return ssl.create_default_context(cafile=str(_RDS_CERTIFICATES))
+
+
+def _secret_login(settings: DatabaseSettings) -> Callable[[], tuple[str, str]]:
+    client = boto3.client("secretsmanager")
+
+    def credentials() -> tuple[str, str]:
+        # Read for every new connection, so that a rotated password is found.
+        secret = json.loads(client.get_secret_value(SecretId=settings.database_secret_arn)["SecretString"])
+        return secret["username"], secret["password"]
+
+    return credentials
+
+
+def _iam_login(settings: DatabaseSettings) -> Callable[[], tuple[str, str]]:
+    if not settings.database_user:
+        raise ConfigurationError(
+            "setting_missing", "Neither DATABASE_SECRET_ARN nor DATABASE_USER is set; one of them says how to log in."
+        )
+    client = boto3.client("rds")
+
+    def credentials() -> tuple[str, str]:
+        # Signed here, without a call to a service, so it works in a VPC without internet.
+        token = client.generate_db_auth_token(
+            DBHostname=settings.database_host, Port=settings.database_port, DBUsername=settings.database_user
+        )
+        return settings.database_user, token
+
+    return credentials

@@ -1,0 +1,235 @@
+"""Releases in PostgreSQL."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from . import admission
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from pg8000.native import Connection
+
+    from .database import Database
+    from .manifest import Manifest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewRelease:
+    """A validated drop, on its way to become a release.
+
+    Attributes:
+        envelope: the signed manifest's JSON as it was dropped.
+        keyid: of the signer.
+        image_key, image_version_id: the stored image.
+        target_count: listed devices; None for the whole fleet.
+    """
+
+    release_id: str
+    manifest_sha256: str
+    manifest: Manifest
+    envelope: str
+    keyid: str
+    image_key: str
+    image_version_id: str
+    target_count: int | None
+    warnings: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """The release exists and this execution owns it; `version` is what it got."""
+
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class AlreadyReleased:
+    """This very manifest was released before."""
+
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class InProgress:
+    """This very manifest is owned by another execution, which may run or have failed."""
+
+    execution: str
+
+
+class ReleaseSuperseded(Exception):  # noqa: N818 - a state of the world, which the caller expects
+    """Another execution took the release over."""
+
+
+class ReleaseStore:
+    """The releases and whom they are for."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def register(
+        self, release: NewRelease, *, execution: str, take_over_from: str | None = None
+    ) -> Registered | AlreadyReleased | InProgress:
+        """Make a drop a release, exactly once per signed manifest.
+
+        Drops of one product are serialised by a lock on the product's row, so that versions have no gap and no
+        duplicate.
+
+        Args:
+            release: the validated drop.
+            execution: ARN of the execution that asks.
+            take_over_from: ARN of an execution that had this release and failed.
+
+        Raises:
+            DropRejected: sequence, downgrade or version conflict. Nothing is left behind.
+        """
+        return self._database.transaction(lambda connection: _register(connection, release, execution, take_over_from))
+
+    def record_targets(self, release_id: str, execution: str, chunks: Callable[[], Iterable[bytes]]) -> None:
+        """Record whom a release is for, replacing what an earlier attempt recorded.
+
+        Args:
+            release_id: the release.
+            execution: ARN of the execution that owns it.
+            chunks: gives a text with one `AA:BB:CC:DD:EE:FF` a line, in pieces; called once an attempt.
+
+        Raises:
+            ReleaseSuperseded: the execution does not own the release any more.
+        """
+
+        def work(connection: Connection) -> None:
+            release = _owned(connection, release_id, execution)
+            connection.run("DELETE FROM release_targets WHERE release = :release", release=release)
+            connection.run("COPY release_targets (release, mac) FROM STDIN", stream=_copy_rows(release, chunks()))
+
+        self._database.transaction(work)
+
+    def complete(self, release_id: str, execution: str) -> None:
+        """Mark a release published.
+
+        Raises:
+            ReleaseSuperseded: the execution does not own the release any more.
+        """
+
+        def work(connection: Connection) -> None:
+            release = _owned(connection, release_id, execution)
+            connection.run(
+                "UPDATE releases SET state = 'published', published_at = now() WHERE id = :id AND state = 'registered'",
+                id=release,
+            )
+
+        self._database.transaction(work)
+
+
+def _register(
+    connection: Connection, release: NewRelease, execution: str, take_over_from: str | None
+) -> Registered | AlreadyReleased | InProgress:
+    manifest = release.manifest
+    [(latest_version, last_sequence)] = connection.run(
+        "INSERT INTO products (product) VALUES (:product) "
+        "ON CONFLICT (product) DO UPDATE SET product = EXCLUDED.product "  # Locks the row, and returns it.
+        "RETURNING latest_version, last_sequence",
+        product=manifest.product,
+    )
+    line = admission.ProductLine(latest_version, last_sequence)
+    same_manifest, same_version = _earlier(connection, release)
+    if same_manifest is not None:
+        version, state, owner = same_manifest
+        if owner == execution:
+            return Registered(version)
+        if state != "registered":
+            return AlreadyReleased(version)
+        if owner != take_over_from:
+            return InProgress(owner)
+        connection.run(
+            "UPDATE releases SET execution_arn = :execution WHERE manifest_sha256 = :manifest_sha256",
+            execution=execution,
+            manifest_sha256=release.manifest_sha256,
+        )
+        return Registered(version)
+    version = admission.assign_version(manifest, line)
+    if same_version is not None and same_version != manifest.image_sha256:
+        raise admission.version_conflict(manifest.product, version, same_version, manifest.image_sha256)
+    _insert(connection, release, version, admission.higher_version(version, line), execution)
+    return Registered(version)
+
+
+def _earlier(connection: Connection, release: NewRelease) -> tuple[tuple[str, str, str] | None, str | None]:
+    """The release of the same manifest (version, state, owner), and the image digest of the same version."""
+    rows = connection.run(
+        "SELECT manifest_sha256, version, state, execution_arn, image_sha256 FROM releases "
+        "WHERE manifest_sha256 = :manifest_sha256 OR (product = :product AND version = :version)",
+        manifest_sha256=release.manifest_sha256,
+        product=release.manifest.product,
+        version=release.manifest.version,
+    )
+    same_manifest = same_version = None
+    for manifest_sha256, version, state, owner, image_sha256 in rows:
+        if manifest_sha256 == release.manifest_sha256:
+            same_manifest = (version, state, owner)
+        else:
+            same_version = image_sha256
+    return same_manifest, same_version
+
+
+def _insert(connection: Connection, release: NewRelease, version: str, latest_version: str, execution: str) -> None:
+    manifest = release.manifest
+    connection.run(
+        "WITH product_line AS ("
+        " UPDATE products SET latest_version = :latest_version, last_sequence = :sequence WHERE product = :product"
+        ") INSERT INTO releases (release_id, manifest_sha256, product, version, sequence, chip, changelog, envelope,"
+        " keyid, image_key, image_version_id, image_size, image_sha256, image_signature, target_count,"
+        " allow_downgrade, warnings, expires_at, execution_arn) VALUES (:release_id, :manifest_sha256, :product,"
+        " :version, :sequence, :chip, :changelog, :envelope, :keyid, :image_key, :image_version_id, :image_size,"
+        " :image_sha256, :image_signature, :target_count, :allow_downgrade, CAST(:warnings AS jsonb), :expires_at,"
+        " :execution)",
+        latest_version=latest_version,
+        release_id=release.release_id,
+        manifest_sha256=release.manifest_sha256,
+        product=manifest.product,
+        version=version,
+        sequence=manifest.sequence,
+        chip=manifest.chip,
+        changelog=manifest.changelog,
+        envelope=release.envelope,
+        keyid=release.keyid,
+        image_key=release.image_key,
+        image_version_id=release.image_version_id,
+        image_size=manifest.image_size,
+        image_sha256=manifest.image_sha256,
+        image_signature=base64.b64encode(manifest.image_signature).decode(),
+        target_count=release.target_count,
+        allow_downgrade=manifest.allow_downgrade,
+        warnings=json.dumps(release.warnings),
+        expires_at=manifest.expires,
+        execution=execution,
+    )
+
+
+def _owned(connection: Connection, release_id: str, execution: str) -> int:
+    """The row id of a release that this execution owns, locked."""
+    rows = connection.run(
+        "SELECT id, execution_arn FROM releases WHERE release_id = :release_id FOR UPDATE", release_id=release_id
+    )
+    if not rows or rows[0][1] != execution:
+        raise ReleaseSuperseded(release_id)
+    release: int = rows[0][0]
+    return release
+
+
+def _copy_rows(release: int, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Put the release's id before every line of a text that comes in chunks, as COPY's text format wants columns."""
+    column = b"%d\t" % release
+    at_line_start = True
+    for chunk in chunks:
+        if at_line_start:
+            yield column
+        at_line_start = chunk.endswith(b"\n")
+        lines = chunk[:-1] if at_line_start else chunk
+        yield lines.replace(b"\n", b"\n" + column)
+        if at_line_start:
+            yield b"\n"
