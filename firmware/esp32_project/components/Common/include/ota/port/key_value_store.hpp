@@ -35,8 +35,8 @@ public:
 
 /// Opens the store of the update component.
 /// @param medium as for make_flash_slots().
-/// @return nullptr when it cannot be opened (esp_idf: after one try to erase and re-initialise an
-///         NVS partition that reports no free pages or a new version).
+/// @return nullptr when it cannot be opened (esp_idf: also when nvs_flash_init() was not called. The
+///         port never erases the NVS partition: it holds the device's certificate and key too).
 std::unique_ptr<KeyValueStore> make_key_value_store(const char* medium);
 
 }  // namespace ota

@@ -1,0 +1,251 @@
+#include "ota/port/mqtt_client.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <new>
+#include <utility>
+#include <vector>
+
+#include "esp_crt_bundle.h"
+#include "esp_log.h"
+#include "esp_random.h"
+#include "freertos/FreeRTOS.h"
+#include "freertos/semphr.h"
+#include "freertos/task.h"
+// The global header of esp-mqtt; ours is ota/port/mqtt_client.hpp.
+#include "mqtt_client.h"
+
+namespace ota {
+namespace {
+
+constexpr char kTag[] = "ota_mqtt";
+constexpr TickType_t kHoldBack = pdMS_TO_TICKS(5000);
+constexpr int kKeepAliveSeconds = 60;
+constexpr int kReconnectMs = 1000;
+constexpr unsigned kMaxBackOffDoublings = 6;  // Up to 64 s.
+
+/// A FreeRTOS binary semaphore that frees itself.
+class Signal {
+public:
+    Signal() : handle_(xSemaphoreCreateBinary()) {}
+    ~Signal() { vSemaphoreDelete(handle_); }
+    Signal(const Signal&) = delete;
+    Signal& operator=(const Signal&) = delete;
+
+    [[nodiscard]] bool created() const { return handle_ != nullptr; }
+    void give() { xSemaphoreGive(handle_); }
+    bool take(TickType_t ticks) { return xSemaphoreTake(handle_, ticks) == pdTRUE; }
+
+private:
+    SemaphoreHandle_t handle_;
+};
+
+class EspMqttClient final : public MqttClient {
+public:
+    explicit EspMqttClient(const MqttClientConfig& config) : max_payload_(config.max_payload) {
+        for (std::size_t i = 0; i < config.topic_count; ++i) {
+            topics_.push_back({.filter = config.topics[i], .qos = 1});
+        }
+    }
+
+    ~EspMqttClient() override {
+        if (client_ != nullptr) {
+            esp_mqtt_client_destroy(client_);
+        }
+    }
+    EspMqttClient(const EspMqttClient&) = delete;
+    EspMqttClient& operator=(const EspMqttClient&) = delete;
+
+    /// @return false when esp-mqtt refuses the configuration or there is no memory.
+    bool start(const MqttClientConfig& config) {
+        esp_mqtt_client_config_t settings = {};
+        settings.broker.address.hostname = config.host;
+        settings.broker.address.port = config.port;
+        settings.broker.address.transport = MQTT_TRANSPORT_OVER_SSL;
+        settings.broker.verification.certificate = config.ca_pem;
+        settings.broker.verification.crt_bundle_attach =
+            config.ca_pem == nullptr ? esp_crt_bundle_attach : nullptr;
+        settings.credentials.client_id = config.client_id;
+        settings.credentials.authentication.certificate = config.client_certificate_pem;
+        settings.credentials.authentication.key = config.client_key_pem;
+        settings.session.disable_clean_session = true;
+        settings.session.keepalive = kKeepAliveSeconds;
+        settings.session.protocol_ver = MQTT_PROTOCOL_V_3_1_1;
+        settings.network.reconnect_timeout_ms = kReconnectMs;
+        if (!changed_.created() || !slot_free_.created()) {
+            return false;
+        }
+        slot_free_.give();
+        client_ = esp_mqtt_client_init(&settings);
+        return client_ != nullptr &&
+               esp_mqtt_client_register_event(client_, MQTT_EVENT_ANY, on_event, this) == ESP_OK &&
+               esp_mqtt_client_start(client_) == ESP_OK;
+    }
+
+    bool connected() const override { return subscribed_; }
+
+    bool publish(const char* topic, const char* payload, std::size_t size) override {
+        if (!subscribed_) {
+            return false;
+        }
+        // Counted before: the acknowledgement may come before the call returns. esp_mqtt_client_publish
+        // is not used because it keeps a message for later although it answers -1.
+        ++unacknowledged_;
+        const int message_id =
+            esp_mqtt_client_enqueue(client_, topic, payload, static_cast<int>(size), 1, 0, true);
+        if (message_id < 0) {
+            --unacknowledged_;
+            return false;
+        }
+        return true;
+    }
+
+    bool all_acknowledged() const override { return unacknowledged_ == 0; }
+
+    bool receive(MqttMessage& message) override {
+        if (!waiting_full_) {
+            return false;
+        }
+        message = std::move(waiting_);
+        waiting_ = MqttMessage{};
+        waiting_full_ = false;
+        slot_free_.give();
+        return true;
+    }
+
+    void wait(std::uint32_t timeout_ms) override {
+        if (!waiting_full_) {
+            changed_.take(pdMS_TO_TICKS(timeout_ms));
+        }
+    }
+
+private:
+    // Runs in the task of esp-mqtt, which holds the client's lock meanwhile.
+    static void on_event(void* argument, esp_event_base_t /*base*/, std::int32_t /*id*/, void* data) {
+        static_cast<EspMqttClient*>(argument)->handle(*static_cast<esp_mqtt_event_t*>(data));
+    }
+
+    void handle(const esp_mqtt_event_t& event) {
+        switch (event.event_id) {
+            case MQTT_EVENT_BEFORE_CONNECT:
+                back_off();
+                break;
+            case MQTT_EVENT_CONNECTED:
+                subscription_id_ = esp_mqtt_client_subscribe_multiple(
+                    event.client, topics_.data(), static_cast<int>(topics_.size()));
+                break;
+            case MQTT_EVENT_SUBSCRIBED:
+                on_subscribed(event);
+                break;
+            case MQTT_EVENT_DISCONNECTED:
+                subscribed_ = false;
+                arriving_ = MqttMessage{};
+                changed_.give();
+                break;
+            case MQTT_EVENT_PUBLISHED:
+                --unacknowledged_;
+                changed_.give();
+                break;
+            case MQTT_EVENT_DATA:
+                on_fragment(event);
+                break;
+            case MQTT_EVENT_ERROR:
+                ESP_LOGW(kTag, "Error type %d: %s, broker's answer %d", event.error_handle->error_type,
+                         esp_err_to_name(event.error_handle->esp_tls_last_esp_err),
+                         event.error_handle->connect_return_code);
+                break;
+            default:
+                break;
+        }
+    }
+
+    /// Delays a repeated connection: esp-mqtt alone would try at a fixed period, and a fleet that lost
+    /// its broker would come back in one wave. Nothing else needs the client's lock while disconnected.
+    void back_off() {
+        if (attempts_ > 0) {
+            const std::uint32_t limit_ms = 1000U << std::min(attempts_, kMaxBackOffDoublings);
+            vTaskDelay(pdMS_TO_TICKS(esp_random() % limit_ms));
+        }
+        ++attempts_;
+    }
+
+    void on_subscribed(const esp_mqtt_event_t& event) {
+        if (event.msg_id != subscription_id_) {
+            return;
+        }
+        if (event.error_handle->error_type == MQTT_ERROR_TYPE_SUBSCRIBE_FAILED) {
+            ESP_LOGE(kTag, "The broker refused a subscription: the device's policy must allow it");
+            return;
+        }
+        attempts_ = 0;
+        subscribed_ = true;
+        changed_.give();
+    }
+
+    void on_fragment(const esp_mqtt_event_t& event) {
+        const auto offset = static_cast<std::size_t>(event.current_data_offset);
+        const auto total = static_cast<std::size_t>(event.total_data_len);
+        const auto length = static_cast<std::size_t>(event.data_len);
+        if (offset == 0 && !begin_message(event, total)) {
+            return;
+        }
+        if (!assembling_) {
+            return;
+        }
+        if (arriving_.payload != nullptr && length > 0) {
+            std::memcpy(arriving_.payload.get() + offset, event.data, length);
+        }
+        if (offset + length == total) {
+            assembling_ = false;
+            waiting_ = std::move(arriving_);
+            arriving_ = MqttMessage{};
+            waiting_full_ = true;
+            changed_.give();
+        }
+    }
+
+    /// Takes the one place for a message. @return false when it stays occupied: the message is lost.
+    bool begin_message(const esp_mqtt_event_t& event, std::size_t total) {
+        // A message whose end never came (the link broke) has the place already.
+        if (!assembling_ && !slot_free_.take(kHoldBack)) {
+            ESP_LOGW(kTag, "Message dropped: the one before it has not been taken");
+            return false;
+        }
+        assembling_ = true;
+        arriving_.topic.assign(event.topic, static_cast<std::size_t>(event.topic_len));
+        arriving_.size = total;
+        arriving_.payload.reset(total <= max_payload_ ? new (std::nothrow) char[total] : nullptr);
+        return true;
+    }
+
+    const std::size_t max_payload_;
+    std::vector<esp_mqtt_topic_t> topics_;
+    esp_mqtt_client_handle_t client_ = nullptr;
+    Signal changed_;
+    Signal slot_free_;  ///< Available while no message waits or arrives.
+
+    std::atomic<bool> subscribed_ = false;
+    std::atomic<int> unacknowledged_ = 0;
+    std::atomic<bool> waiting_full_ = false;  ///< Hands `waiting_` from the one task to the other.
+    MqttMessage waiting_;
+
+    // Of esp-mqtt's task alone.
+    MqttMessage arriving_;
+    bool assembling_ = false;
+    unsigned attempts_ = 0;
+    int subscription_id_ = -1;
+};
+
+}  // namespace
+
+std::unique_ptr<MqttClient> make_mqtt_client(const MqttClientConfig& config) {
+    auto client = std::make_unique<EspMqttClient>(config);
+    if (!client->start(config)) {
+        ESP_LOGE(kTag, "The MQTT client cannot be started: check host, certificate and key");
+        return nullptr;
+    }
+    return client;
+}
+
+}  // namespace ota
