@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from . import versions
 from .envelope import verify_signature
 from .errors import DropRejected, RejectionCode
-from .manifest import Manifest, format_time
 from .esp_image import EspImage, inspect
+from .manifest import Manifest, format_time
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -105,7 +105,7 @@ def compare_with_manifest(manifest: Manifest, image: EspImage) -> list[str]:
             expected=f"{manifest.chip}, as the manifest says",
             next_step="Sign the image that was built for the product's chip.",
         )
-    if manifest.version in {versions.AUTO, image.app_version}:
+    if manifest.version in {versions.AUTO, image.app_version, versions.of_app(image.app_version)}:
         return []
     if manifest.strict_app_version:
         raise DropRejected(

@@ -62,7 +62,7 @@ class OtaError(Exception):
         self.message = message
 
 
-class DropRejected(OtaError):
+class DropRejected(OtaError):  # noqa: N818 - the design's word for it
     """The drop itself is at fault: it must be moved to `rejected/` and change nothing else."""
 
     def __init__(self, code: RejectionCode, *, seen: str, expected: str, next_step: str) -> None:

@@ -76,9 +76,7 @@ def inspect(image: bytes) -> EspImage:
             RejectionCode.IMAGE_WRONG_CHIP, f"the image is for chip id 0x{chip_id:04X}", f"one of {', '.join(CHIP_IDS)}"
         )
     if not 0 < segment_count <= _MAX_SEGMENTS:
-        raise _rejected(
-            RejectionCode.IMAGE_NOT_ESP, f"the image has {segment_count} segments", f"1 to {_MAX_SEGMENTS}"
-        )
+        raise _rejected(RejectionCode.IMAGE_NOT_ESP, f"the image has {segment_count} segments", f"1 to {_MAX_SEGMENTS}")
     content_end, checksum = _walk_segments(image, segment_count)
     # The checksum is the last byte of the 16-byte block that follows the segments.
     hashed_end = content_end + 16 - content_end % 16

@@ -6,6 +6,7 @@ member when the manifest names it.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,8 +17,9 @@ from .errors import DropRejected, RejectionCode
 INBOX = "inbox/"
 REJECTED = "rejected/"
 ARCHIVE = "archive/"
-# S3 allows 1,024 bytes; a rejected key is percent-encoded (up to three times as long) and gets a longer suffix.
+# S3 allows 1,024 bytes, and a drop's files get longer names where they are archived or rejected.
 MAX_KEY_CHARS = 300
+_MAX_MOVED_CHARS = 900
 
 # Printable ASCII without the backslash: a key that every shell, log and console shows as it is.
 _SEGMENT = re.compile(r"[ -\[\]-~]+")
@@ -54,10 +56,10 @@ def locate(key: str) -> Drop:
         raise _bad_key(key, f"has {len(key)} characters", f"at most {MAX_KEY_CHARS}")
     if any(_SEGMENT.fullmatch(segment) is None for segment in segments):
         raise _bad_key(key, "has an empty part, a control character, a backslash or non-ASCII", "printable ASCII")
-    if any(segment in {".", ".."} or ".." in segment for segment in segments):
-        raise _bad_key(key, "contains '..'", "a plain path")
+    if not all(_is_plain(segment) for segment in segments):
+        raise _bad_key(key, "contains '.' or '..' as a part, or '..' in one", "a plain path")
     for member in Member:
-        if path.endswith(member.value) and not segments[-1] == member.value:
+        if path.endswith(member.value) and segments[-1] != member.value:
             return Drop(key.removesuffix(member.value))
     raise DropRejected(
         RejectionCode.INBOX_FILE_UNKNOWN,
@@ -68,13 +70,38 @@ def locate(key: str) -> Drop:
 
 
 def moved_key(key: str, destination: str) -> str:
-    """Where an inbox object goes when it is archived or rejected; a misleading key becomes a plain one."""
-    segments = key.removeprefix(INBOX).split("/")
-    plain = [
-        segment if _SEGMENT.fullmatch(segment) and ".." not in segment else quote(segment, safe="").replace(".", "%2E")
-        for segment in segments
-    ]
-    return destination + "/".join(plain)
+    """Where an inbox object goes when it is archived or rejected: a plain key, another one for every inbox key.
+
+    What could mislead is percent-encoded; of a key that gets too long for S3 the beginning is kept, and its SHA-256.
+    """
+    moved = destination + "/".join(_plain(segment) for segment in key.removeprefix(INBOX).split("/"))
+    if len(moved) > _MAX_MOVED_CHARS:
+        digest = hashlib.sha256(key.encode()).hexdigest()
+        # A lone % is never made otherwise, so that no shorter key can ask for the same name.
+        return f"{moved[: _MAX_MOVED_CHARS - len(digest) - 2]}/%{digest}"
+    return moved
+
+
+def _is_plain(segment: str) -> bool:
+    return _SEGMENT.fullmatch(segment) is not None and segment != "." and ".." not in segment
+
+
+def _plain(segment: str) -> str:
+    # An empty part becomes a lone %, which no encoding gives.
+    if not segment:
+        return "%"
+    # The % itself is encoded too, so that no two keys become one.
+    if _is_plain(segment) and "%" not in segment:
+        return segment
+    return quote(segment, safe="").replace(".", "%2E")
+
+
+def reason_key(key: str) -> str:
+    """Where the reason for a rejection is written: beside the members, under the stem."""
+    rejected = moved_key(key, REJECTED)
+    for member in Member:
+        rejected = rejected.removesuffix(member.value)
+    return f"{rejected}.reason.json"
 
 
 def _bad_key(key: str, seen: str, expected: str) -> DropRejected:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import re
 from dataclasses import dataclass
@@ -89,7 +88,7 @@ def parse_manifest(payload: bytes) -> Manifest:
     fields.allow_only(_REQUIRED, _OPTIONAL)
     firmware = _Fields(fields.take("firmware", dict), "'firmware'")
     firmware.allow_only(("size", "sha256", "signature"), ())
-    return Manifest(
+    manifest = Manifest(
         product=fields.matching("product", _PRODUCT, "lower-case letters, digits and dashes, at most 63"),
         version=_version(fields.take("version", str)),
         sequence=fields.between("sequence", 1, MAX_SEQUENCE),
@@ -99,10 +98,16 @@ def parse_manifest(payload: bytes) -> Manifest:
         image_size=firmware.between("size", 1, 2**31 - 1),
         image_sha256=firmware.matching("sha256", _SHA256, "64 lower-case hex digits"),
         image_signature=_signature(firmware.take("signature", str)),
-        targets=_targets(fields.take("targets", object)),
+        targets=_targets(fields.document["targets"]),
         allow_downgrade=fields.take("allow_downgrade", bool, default=False),
         strict_app_version=fields.take("strict_app_version", bool, default=False),
     )
+    if manifest.strict_app_version and manifest.version == AUTO:
+        # The signer relies on a comparison that could not be made.
+        raise _malformed(
+            f"'strict_app_version' is set for the version {AUTO!r}", "a version to compare the image's with"
+        )
+    return manifest
 
 
 def write_manifest(manifest: Manifest) -> bytes:
@@ -147,32 +152,35 @@ class _Fields:
 
     def __init__(self, document: Any, where: str) -> None:  # noqa: ANN401 - whatever JSON holds
         if not isinstance(document, dict):
-            raise _malformed(f"{where} is a {type(document).__name__}", "a JSON object")
-        self._document = document
+            raise _malformed(f"{where} is {strict_json.kind_of(document)}", "a JSON object")
+        self.document = document
         self._where = where
 
     def allow_only(self, required: tuple[str, ...], optional: tuple[str, ...]) -> None:
-        missing = [name for name in required if name not in self._document]
+        missing = [name for name in required if name not in self.document]
         if missing:
             raise _malformed(f"{self._where} lacks {', '.join(map(repr, missing))}", "every required field")
-        unknown = [name for name in self._document if name not in required + optional]
+        unknown = [name for name in self.document if name not in required + optional]
         if unknown:
             raise _malformed(
                 f"{self._where} has unknown fields {', '.join(repr(name[:40]) for name in unknown[:5])}",
                 f"only {', '.join(required + optional)}",
             )
 
-    def take(self, name: str, kind: type, default: Any = None) -> Any:  # noqa: ANN401
-        value = self._document.get(name, default)
+    def take(self, name: str, kind: type, default: Any = None) -> Any:  # noqa: ANN401 - whatever JSON holds
+        if name not in self.document and default is not None:
+            return default
+        value = self.document.get(name)
         # bool is an int in Python, but not in JSON.
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise _malformed(f"{name!r} is {'missing' if value is None else type(value).__name__}", kind.__name__)
+            seen = strict_json.kind_of(value) if name in self.document else "missing"
+            raise _malformed(f"{name!r} is {seen}", strict_json.KINDS[kind])
         return value
 
     def between(self, name: str, least: int, most: int) -> int:
         value: int = self.take(name, int)
         if not least <= value <= most:
-            raise _malformed(f"{name!r} is out of range", f"an integer from {least} to {most}")
+            raise _malformed(f"{name!r} is {str(value)[:40]}", f"an integer from {least} to {most}")
         return value
 
     def matching(self, name: str, pattern: re.Pattern[str], expected: str) -> str:
@@ -195,7 +203,7 @@ def _version(text: str) -> str:
 
 def _time(text: str) -> datetime:
     # RFC 3339 section 5.6; fromisoformat alone also takes ISO forms that other readers do not.
-    if re.fullmatch(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)", text, re.ASCII):
+    if re.fullmatch(r"\d{4}-\d\d-\d\d[Tt](?!24)\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)", text, re.ASCII):
         try:
             return datetime.fromisoformat(text.upper()).astimezone(UTC)
         except (ValueError, OverflowError):
@@ -206,9 +214,9 @@ def _time(text: str) -> datetime:
 def _changelog(text: str) -> str:
     if len(text) > MAX_CHANGELOG_CHARS:
         raise _malformed(f"'changelog' has {len(text)} characters", f"at most {MAX_CHANGELOG_CHARS}")
-    # What UTF-8 or PostgreSQL cannot hold would fail far from here.
-    if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
-        raise _malformed("'changelog' has a NUL or half a surrogate pair", "text")
+    # What PostgreSQL cannot hold would fail far from here.
+    if "\0" in text:
+        raise _malformed("'changelog' has a NUL character", "text without it")
     return text
 
 
@@ -220,8 +228,8 @@ def _chip(text: str) -> str:
 
 def _signature(text: str) -> bytes:
     try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
+        return strict_json.decode_base64(text)
+    except ValueError as error:
         raise _malformed(f"'firmware.signature' is not base64 ({error})", "base64 (RFC 4648 section 4)") from error
 
 

@@ -2,34 +2,88 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import math
+import re
 from typing import Any, NoReturn
 
-
-def _refuse_constant(name: str) -> NoReturn:
-    msg = f"{name} is no JSON number"
-    raise ValueError(msg)
-
-
-def _object_with_unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # RFC 8259 section 4: names should be unique, else receivers differ in what they read.
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        msg = "an object has the same name twice"
-        raise ValueError(msg)
-    return members
+_SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
+# What JSON calls the values that `loads` gives, for messages.
+KINDS = {
+    dict: "an object",
+    list: "a list",
+    str: "a string",
+    int: "an integer",
+    float: "a number with a fraction or exponent",
+    bool: "true or false",
+    type(None): "null",
+}
 
 
 def loads(raw: bytes) -> Any:  # noqa: ANN401 - any JSON value
     """Parse UTF-8 JSON.
 
     Raises:
-        ValueError: not UTF-8, not JSON, a name twice in an object, NaN or Infinity, or nested too deeply.
+        ValueError: not UTF-8, not JSON, a name twice in an object, a number that is not finite, half a surrogate
+            pair, or nested too deeply.
     """
+    text = raw.decode("utf-8")
     try:
-        return json.loads(
-            raw.decode("utf-8"), object_pairs_hook=_object_with_unique_names, parse_constant=_refuse_constant
+        value = json.loads(
+            text,
+            object_pairs_hook=_object_with_unique_names,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
         )
+        if _SURROGATE_ESCAPE.search(text):
+            _refuse_half_surrogates(value)
     except RecursionError as error:
-        msg = "nested too deeply"
-        raise ValueError(msg) from error
+        raise ValueError("nested too deeply") from error
+    return value
+
+
+def kind_of(value: object) -> str:
+    """What JSON calls a value that `loads` gave, for messages: `a string`, `an object`."""
+    return KINDS[type(value)]
+
+
+def decode_base64(text: str) -> bytes:
+    """Decode base64 (RFC 4648 section 4) in its one canonical spelling: padded, unused bits zero (section 3.5).
+
+    The devices decode as strictly, so that what the pipeline accepts is what they accept.
+
+    Raises:
+        ValueError: anything else.
+    """
+    decoded = base64.b64decode(text, validate=True)
+    if base64.b64encode(decoded).decode() != text:
+        raise ValueError("not the canonical spelling")
+    return decoded
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]} is out of range")
+    return number
+
+
+def _object_with_unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # RFC 8259 section 4: names should be unique, else receivers differ in what they read.
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("an object has the same name twice")
+    return members
+
+
+def _refuse_half_surrogates(value: object) -> None:
+    # RFC 8259 section 8.2: what they mean is unpredictable; UTF-8 cannot hold them, so writing them again fails.
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("a string has half a surrogate pair") from error

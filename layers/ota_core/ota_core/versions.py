@@ -14,6 +14,12 @@ def is_version(text: str) -> bool:
     return len(text) <= MAX_VERSION_CHARS and text.isascii() and Version.is_valid(text)
 
 
+def of_app(app_version: str) -> str | None:
+    """The version that an app descriptor names, or None: `git describe` puts a `v` before it."""
+    text = app_version.removeprefix("v")
+    return text if is_version(text) else None
+
+
 def is_lower(version: str, other: str) -> bool:
     """Whether `version` has lower precedence than `other` (SemVer section 11; build metadata does not count)."""
     return Version.parse(version) < Version.parse(other)
