@@ -1,0 +1,52 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+#include "ota/mac_address.hpp"
+#include "ota/manifest.hpp"
+#include "ota/notification.hpp"
+#include "ota/reason.hpp"
+
+namespace ota {
+
+/// Where a notification came from. The fleet's topics are heard by every device.
+enum class NotificationSource : std::uint8_t { fleet_topic, own_topic, check_in };
+
+/// What a device knows of itself when it decides.
+struct DeviceFacts {
+    MacAddress mac;
+    std::string_view product;
+    std::string_view chip;
+    std::string_view running_version;
+    /// The running version comes from a signed manifest or from the image, and not from the
+    /// unsigned part of a notification (version "auto").
+    bool running_version_is_authentic = true;
+    std::int64_t stored_sequence = 0;  ///< Of the release installed last; 0: none.
+    std::size_t slot_size = 0;
+    std::optional<std::int64_t> unix_time;
+};
+
+/// Whether the device is in the cohort: the first 4 bytes of SHA-256(salt ‖ MAC), big-endian, as a
+/// fraction of 2^32, lie below `percent` / 100. The MAC is its text `AA:BB:CC:DD:EE:FF`.
+/// The pipeline computes the same; tests/vectors/cohort.json holds both to it.
+bool in_cohort(const Cohort& cohort, const MacAddress& mac);
+
+/// Whether the unsigned fields of the notification say what the manifest signs. Decodes the
+/// notification's signature in place.
+/// @return none or notification_mismatch.
+Reason compare_with_manifest(Notification& notification, const Manifest& manifest);
+
+/// Decides over a release whose envelope was verified, before a byte of the image is fetched. In
+/// this order: expiry (when the clock is set), sequence, product, chip, version, targets, cohort,
+/// size. @return none, or the first reason against it.
+Reason decide(const Manifest& manifest, const Notification& notification, NotificationSource source,
+              const DeviceFacts& device);
+
+/// Whether the release is meant for this device at all: a refusal of any other is nobody's news and
+/// is not reported, or a release for one product would make the whole fleet write.
+bool is_addressed_to(const Manifest& manifest, const Notification& notification, const DeviceFacts& device);
+
+}  // namespace ota

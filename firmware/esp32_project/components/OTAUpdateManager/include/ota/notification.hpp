@@ -1,0 +1,46 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+#include "ota/envelope.hpp"
+#include "ota/reason.hpp"
+
+namespace ota {
+
+/// Largest notification that a device accepts, in bytes; the pipeline makes none that is larger.
+inline constexpr std::size_t kMaxNotificationSize = 16384;
+inline constexpr std::size_t kMaxReleaseIdLength = 128;
+inline constexpr std::int64_t kMaxDelayLimit_s = 86400;
+
+/// A part of the fleet (see in_cohort()).
+struct Cohort {
+    double percent = 100.0;
+    std::string_view salt;
+};
+
+/// The notification of a release, as it stands in its buffer. Only what the envelope signs can be
+/// believed; of the rest, `max_delay`, `cohort` and `withdrawn` can delay an update or keep it from
+/// the device, as anybody can who is able to keep messages back, and can put it on nothing.
+struct Notification {
+    std::string_view release_id;  ///< 1 to 128 printable ASCII characters without `"` and `\`.
+    std::string_view product;
+    std::string_view version;
+    std::string_view sha256;
+    TextSpan signature;  ///< base64
+    std::optional<std::int64_t> size;
+    std::optional<std::uint32_t> max_delay_s;
+    std::optional<Cohort> cohort;
+    bool withdrawn = false;  ///< The release was taken back: no envelope then.
+    bool has_envelope = false;
+    Envelope envelope;
+};
+
+/// Reads a notification, rewriting it in place.
+/// @return none or notification_malformed (also for one without envelope that is not `withdrawn`).
+///         `release_id` is set as soon as it was read, for the report of the refusal.
+Reason parse_notification(char* text, std::size_t size, Notification& notification);
+
+}  // namespace ota

@@ -1,0 +1,56 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string_view>
+
+#include "ota/envelope.hpp"
+#include "ota/reason.hpp"
+#include "ota/sha256.hpp"
+
+namespace ota {
+
+/// Public keys that this firmware trusts, as PEM (`-----BEGIN PUBLIC KEY-----`). Two at least, so
+/// that the one in use can be retired.
+struct TrustedKeys {
+    const char* const* pem = nullptr;
+    std::size_t count = 0;
+};
+
+/// Checks what was signed: the manifest in its DSSE envelope, and the image as it streams by.
+/// RSASSA-PKCS1-v1_5 with SHA-256 and keys of 2048 bits or more.
+class SignatureVerifier {
+public:
+    static constexpr std::size_t kMinKeyBits = 2048;
+    static constexpr std::size_t kMaxSignatureSize = 512;  ///< Bytes: RSA-4096.
+
+    explicit SignatureVerifier(TrustedKeys keys) : keys_(keys) {}
+
+    /// Checks the envelope by the DSSE rules: the signature is over the type and the payload (PAE),
+    /// by a trusted key that `keyid` names. Decodes payload and signatures where they stand.
+    /// @param[out] payload the manifest's JSON, valid only with `none`.
+    /// @return none, envelope_malformed, envelope_unknown_type, envelope_untrusted_key (no signature
+    ///         names a trusted key) or envelope_bad_signature.
+    Reason verify_envelope(Envelope& envelope, TextSpan& payload) const;
+
+    /// Starts over with a new image.
+    void begin_image();
+
+    /// The next bytes of the image, in order.
+    void update_image(const void* bytes, std::size_t size);
+
+    /// Ends the image.
+    /// @return none; image_sha256_mismatch; image_bad_signature when no trusted key made `signature`
+    ///         over the image's bytes; out_of_memory when the hash could not be computed.
+    Reason finish_image(const Sha256Digest& expected, const std::uint8_t* signature, std::size_t signature_size);
+
+private:
+    TrustedKeys keys_;
+    std::unique_ptr<Sha256> image_hash_;
+};
+
+/// SHA-256 of the key's DER SubjectPublicKeyInfo: its keyid. @return false when `pem` is no public key.
+[[nodiscard]] bool key_id(const char* pem, Sha256Digest& id);
+
+}  // namespace ota

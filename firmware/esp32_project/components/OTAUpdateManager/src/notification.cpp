@@ -1,0 +1,101 @@
+#include "ota/notification.hpp"
+
+#include <algorithm>
+
+#include "ota/json_reader.hpp"
+
+namespace ota {
+namespace {
+
+bool is_release_id(std::string_view text) {
+    return !text.empty() && text.size() <= kMaxReleaseIdLength &&
+           std::all_of(text.begin(), text.end(),
+                       [](char c) { return c > ' ' && c < 0x7F && c != '"' && c != '\\'; });
+}
+
+bool read_cohort(JsonReader& json, Cohort& cohort) {
+    bool has_percent = false;
+    bool has_salt = false;
+    std::string_view name;
+    for (json.begin_object(); json.next_member(name);) {
+        if (name == "percent") {
+            has_percent =
+                json.number(cohort.percent) && ((cohort.percent >= 0 && cohort.percent <= 100) || json.fail());
+        } else if (name == "salt") {
+            TextSpan text;
+            has_salt = json.string(text);
+            cohort.salt = text.view();
+        } else {
+            json.skip();
+        }
+    }
+    return (has_percent && has_salt) || json.fail();
+}
+
+/// Reads a text field that may be there once.
+void read_once(JsonReader& json, std::string_view& field) {
+    TextSpan text;
+    if (field.data() != nullptr) {
+        json.fail();
+    } else if (json.string(text)) {
+        field = text.view();
+    }
+}
+
+}  // namespace
+
+Reason parse_notification(char* text, std::size_t size, Notification& notification) {
+    JsonReader json(text, size);
+    std::string_view name;
+    for (json.begin_object(); json.next_member(name);) {
+        if (name == "release_id") {
+            std::string_view id;
+            read_once(json, id);
+            if (notification.release_id.data() != nullptr || !is_release_id(id)) {
+                json.fail();
+            } else {
+                notification.release_id = id;
+            }
+        } else if (name == "product") {
+            read_once(json, notification.product);
+        } else if (name == "version") {
+            read_once(json, notification.version);
+        } else if (name == "sha256") {
+            read_once(json, notification.sha256);
+        } else if (name == "signature") {
+            if (notification.signature.data != nullptr) {
+                json.fail();
+            }
+            json.string(notification.signature);
+        } else if (name == "size") {
+            std::int64_t value = 0;
+            json.integer(value);
+            notification.size = value;
+        } else if (name == "max_delay") {
+            std::int64_t seconds = 0;
+            if (json.integer(seconds) && seconds >= 0) {
+                notification.max_delay_s = static_cast<std::uint32_t>(std::min(seconds, kMaxDelayLimit_s));
+            } else {
+                json.fail();
+            }
+        } else if (name == "cohort") {
+            Cohort cohort;
+            read_cohort(json, cohort);
+            notification.cohort = cohort;
+        } else if (name == "withdrawn") {
+            json.boolean(notification.withdrawn);
+        } else if (name == "manifest") {
+            if (notification.has_envelope || !parse_envelope(json, notification.envelope)) {
+                json.fail();
+            }
+            notification.has_envelope = true;
+        } else {
+            json.skip();
+        }
+    }
+    const bool whole = json.finish() && notification.release_id.data() != nullptr &&
+                       (notification.has_envelope || notification.withdrawn);
+    return whole ? Reason::none : Reason::notification_malformed;
+}
+
+}  // namespace ota
