@@ -6,7 +6,6 @@ Source: https://github.com/secure-systems-lab/dsse/blob/v1.0.2/protocol.md (PAE 
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 import re
@@ -88,6 +87,11 @@ def seal(payload: bytes, signatures: list[tuple[str, bytes]]) -> bytes:
     ).encode()
 
 
+def payload_of(envelope: str) -> bytes:
+    """What an envelope that was opened before holds. Proves nothing by itself."""
+    return parse(envelope.encode())[0]
+
+
 def open_envelope(
     raw: bytes,
     trusted_key: Callable[[str], rsa.RSAPublicKey | None],
@@ -107,7 +111,7 @@ def open_envelope(
     Raises:
         DropRejected: with the most telling reason among the signatures.
     """
-    payload, signatures = _parse(raw)
+    payload, signatures = parse(raw)
     message = pre_authentication_encoding(PAYLOAD_TYPE, payload)
     reasons = []
     for keyid, signature in signatures:
@@ -125,7 +129,14 @@ def open_envelope(
     raise max(reasons, key=lambda reason: reason.rejection_code is not RejectionCode.KEY_UNKNOWN)
 
 
-def _parse(raw: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
+def parse(raw: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
+    """Take an envelope apart without checking its signatures: the payload, and (keyid, signature) pairs.
+
+    Unknown members are ignored, as DSSE wants it.
+
+    Raises:
+        DropRejected: it is no DSSE envelope of ours.
+    """
     if len(raw) > MAX_ENVELOPE_BYTES:
         raise envelope_too_large(len(raw))
     try:
@@ -156,29 +167,29 @@ def _parse(raw: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
         )
     if len(listed) > MAX_SIGNATURES:
         raise _malformed(f"it has {len(listed)} signatures", f"at most {MAX_SIGNATURES}")
-    return payload, [(_keyid(item), _base64(_member(item, "sig", str), "sig")) for item in listed]
+    return payload, [
+        # DSSE has an unset keyid as the empty one: a key that nobody knows.
+        (_member(item, "keyid", str, default=""), _base64(_member(item, "sig", str), "sig"))
+        for item in listed
+    ]
 
 
-def _keyid(item: Any) -> str:  # noqa: ANN401 - whatever JSON holds
-    # DSSE has keyid as optional, but without it the trusted key cannot be found.
-    return str(_member(item, "keyid", str))
-
-
-def _member(document: Any, name: str, kind: type) -> Any:  # noqa: ANN401 - whatever JSON holds
+def _member(document: Any, name: str, kind: type, default: Any = None) -> Any:  # noqa: ANN401 - whatever JSON holds
     if not isinstance(document, dict):
-        raise _malformed(f"there is {type(document).__name__} where an object should be", "an object")
-    value = document.get(name)
+        raise _malformed(f"there is {strict_json.kind_of(document)} where an object should be", "an object")
+    value = document.get(name, default)
     if not isinstance(value, kind):
-        seen = f"{name!r} is missing" if name not in document else f"{name!r} is {type(value).__name__}"
-        raise _malformed(seen, f"{name!r} as {kind.__name__}")
+        seen = strict_json.kind_of(value) if name in document else "missing"
+        raise _malformed(f"{name!r} is {seen}", strict_json.KINDS[kind])
     return value
 
 
 def _base64(text: str, name: str) -> bytes:
     try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise _malformed(f"{name!r} is not base64 ({error})", "standard base64 (RFC 4648 section 4)") from error
+        # DSSE allows the URL-safe alphabet too.
+        return strict_json.decode_base64(text.replace("-", "+").replace("_", "/"))
+    except ValueError as error:
+        raise _malformed(f"{name!r} is not base64 ({error})", "base64 (RFC 4648 section 4 or 5)") from error
 
 
 def _malformed(seen: str, expected: str) -> DropRejected:

@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from . import envelope as dsse
 from .errors import DropRejected, RejectionCode
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def write_notification(*, release_id: str, manifest: Manifest, version: str, env
             "sha256": manifest.image_sha256,
             "signature": base64.b64encode(manifest.image_signature).decode(),
             "changelog": manifest.changelog,
-            "manifest": json.loads(envelope),
+            "manifest": _for_devices(envelope),
         },
         ensure_ascii=False,
         separators=(",", ":"),
@@ -51,7 +52,7 @@ def check_fits_device(manifest: Manifest, envelope: bytes) -> None:
     Raises:
         DropRejected: NOTIFICATION_TOO_LARGE.
     """
-    compact = json.dumps(json.loads(envelope), ensure_ascii=False, separators=(",", ":")).encode()
+    compact = json.dumps(_for_devices(envelope), separators=(",", ":"))
     changelog = json.dumps(manifest.changelog, ensure_ascii=False).encode()
     signature = len(manifest.image_signature) * 4 // 3
     size = len(compact) + len(changelog) + signature + _ROOM_FOR_THE_REST
@@ -62,6 +63,14 @@ def check_fits_device(manifest: Manifest, envelope: bytes) -> None:
             expected=f"at most {MAX_NOTIFICATION_BYTES}, what a device can hold",
             next_step="Shorten the changelog, or name the devices in a targets file (--target writes one).",
         )
+
+
+def _for_devices(envelope: bytes) -> object:
+    """The envelope's signed part and signatures, in base64's standard alphabet.
+
+    What else a drop's envelope holds is not signed, and no device has to cope with it.
+    """
+    return json.loads(dsse.seal(*dsse.parse(envelope)))
 
 
 def download_url(api_url: str, product: str, version: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from . import strict_json
 from .errors import DropRejected, RejectionCode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 MAX_TARGETS = 1_000_000
 # A MAC on a line of its own, with quotes, comma and indent, takes 24 bytes; twice that is no honest list.
@@ -77,10 +78,10 @@ def parse_targets_document(raw: bytes) -> list[str]:
         document, names_before_list = document["devices"], 1
     if not isinstance(document, list):
         raise _malformed(
-            "the targets file is " + ("an object" if isinstance(document, dict) else f"a {type(document).__name__}"),
+            f"the targets file is {strict_json.kind_of(document)}",
             'a JSON list of MACs, or {"devices": [...]} with nothing else in it',
         )
-    return parse_mac_list(document, lambda index: _line_of_string(raw, index + names_before_list))
+    return parse_mac_list(document, lambda indexes: _lines_of_strings(raw, indexes, names_before_list))
 
 
 def check_targets_file_size(size: int) -> None:
@@ -121,12 +122,12 @@ def check_targets_file(signed: TargetsFile, raw: bytes) -> list[str]:
     return macs
 
 
-def parse_mac_list(items: list[Any], line_of: Any = None) -> list[str]:  # noqa: ANN401 - Callable[[int], int] | None
+def parse_mac_list(items: list[Any], lines_of: Callable[[list[int]], list[int]] | None = None) -> list[str]:
     """Check and normalise a list that should hold MACs.
 
     Args:
         items: as read from JSON.
-        line_of: tells the line on which the n-th item stands, for the message; None where there are no lines.
+        lines_of: tells the lines on which items stand, by their ascending indexes; None where there are no lines.
 
     Returns and raises: as `parse_targets_document`.
     """
@@ -148,17 +149,18 @@ def parse_mac_list(items: list[Any], line_of: Any = None) -> list[str]:  # noqa:
     invalid = []
     for index, item in enumerate(items):
         if not isinstance(item, str):
-            raise _malformed(f"item {index + 1} of the list is a {type(item).__name__}", "a MAC as a string")
+            raise _malformed(f"item {index + 1} of the list is {strict_json.kind_of(item)}", "a MAC as a string")
         mac = normalise_mac(item)
         if mac is None:
             invalid.append(index)
         else:
             macs.add(mac)
     if invalid:
-        where = [
-            f"{items[index][:40]!r} ({f'line {line_of(index)}' if line_of else f'item {index + 1}'})"
-            for index in invalid[:_MAX_REPORTED]
-        ]
+        reported = invalid[:_MAX_REPORTED]
+        places = (
+            [f"line {line}" for line in lines_of(reported)] if lines_of else [f"item {index + 1}" for index in reported]
+        )
+        where = [f"{items[index][:40]!r} ({place})" for index, place in zip(reported, places, strict=True)]
         more = f" and {len(invalid) - _MAX_REPORTED} more" if len(invalid) > _MAX_REPORTED else ""
         raise DropRejected(
             RejectionCode.TARGET_MAC_INVALID,
@@ -181,12 +183,13 @@ def batches(items: Iterable[str], size: int) -> Iterator[list[str]]:
         yield batch
 
 
-def _line_of_string(raw: bytes, index: int) -> int:
+def _lines_of_strings(raw: bytes, indexes: list[int], strings_before: int) -> list[int]:
+    """The lines on which strings of a JSON text begin, `strings_before` of them not counted."""
     text = raw.decode()
-    for at, match in enumerate(_JSON_STRING.finditer(text)):
-        if at == index:
-            return text.count("\n", 0, match.start()) + 1
-    return 0
+    starts = (match.start() for match in _JSON_STRING.finditer(text))
+    wanted = {index + strings_before for index in indexes}
+    found = itertools.islice((start for at, start in enumerate(starts) if at in wanted), len(wanted))
+    return [text.count("\n", 0, start) + 1 for start in found]
 
 
 def _malformed(seen: str, expected: str) -> DropRejected:
