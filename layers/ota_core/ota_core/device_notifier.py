@@ -40,9 +40,7 @@ class DeviceNotifier:
                 if ahead > 0:
                     time.sleep(ahead)
                 published.append(
-                    pool.submit(
-                        self._iot.publish, topic=topic, qos=_QOS_AT_LEAST_ONCE, payload=payload, retain=retain
-                    )
+                    pool.submit(self._iot.publish, topic=topic, qos=_QOS_AT_LEAST_ONCE, payload=payload, retain=retain)
                 )
             for message in published:
                 message.result()

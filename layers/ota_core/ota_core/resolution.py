@@ -61,9 +61,7 @@ class Resolution:
                 return self._store.read_chunks(listed.key, listed.version_id)
 
             self._releases.record_targets(release_id, execution, read_list)
-            topics = targets.batches(
-                (device_topic(self._topic_prefix, mac) for mac in _lines(read_list())), BATCH_SIZE
-            )
+            topics = targets.batches((device_topic(self._topic_prefix, mac) for mac in _lines(read_list())), BATCH_SIZE)
         return self._write_batches(release_id, topics, notification, retain=listed is None)
 
     def _write_batches(

@@ -1,6 +1,6 @@
 """The trusted public keys: SSM parameters under `/<stack>/trusted-keys/<keyid>`.
 
-Every validation asks anew, so that a key is trusted as soon as its parameter is there and revoked as soon as it is gone.
+Every validation asks anew: a key is trusted as soon as its parameter is there, and revoked as soon as it is gone.
 """
 
 from __future__ import annotations

@@ -194,9 +194,7 @@ class Validation:
             manifest_sha256=hashlib.sha256(opened.payload).hexdigest(),
             envelope=envelope,
             keyid=opened.keyid,
-            image=self._store.write(
-                f"{RELEASES}{manifest.product}/{release}/{manifest.image_sha256}.bin", image_bytes
-            ),
+            image=self._store.write(f"{RELEASES}{manifest.product}/{release}/{manifest.image_sha256}.bin", image_bytes),
             targets=stored_targets,
             target_count=None if macs is None else len(macs),
             warnings=warnings,
@@ -213,5 +211,5 @@ class Validation:
                 return None
 
 
-class _NotOurs(Exception):
+class _NotOurs(Exception):  # noqa: N818 - a state of the world, which the caller expects
     """Another execution acts on this drop."""

@@ -1,0 +1,38 @@
+"""PublishMqtt: one batch of messages to AWS IoT Core."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import boto3
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.utilities.typing import LambdaContext
+from ota_core.device_notifier import DeviceNotifier
+from ota_core.environment import read_environment
+from ota_core.firmware_store import FirmwareStore
+from ota_core.publication import publish_batch
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """See the template for each variable."""
+
+    bucket: str
+    publish_rate_per_second: int
+    publish_concurrency: int
+
+
+SETTINGS = read_environment(Settings)
+STORE = FirmwareStore(boto3.client("s3"), SETTINGS.bucket)
+# The account's limit, shared by the batches that the state machine runs at a time.
+NOTIFIER = DeviceNotifier(SETTINGS.publish_rate_per_second / SETTINGS.publish_concurrency)
+logger = Logger()
+
+
+@logger.inject_lambda_context
+def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:
+    """Publish the batch whose object key is `event["batch"]`."""
+    published = publish_batch(STORE, NOTIFIER, event["batch"])
+    logger.info("published", extra={"batch": event["batch"], "messages": published})
+    return {"published": published}

@@ -1,0 +1,55 @@
+"""RegisterMetadata: the drop becomes a release in PostgreSQL, exactly once per signed manifest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.utilities.typing import LambdaContext
+from ota_core.database import Database, DatabaseSettings
+from ota_core.envelope import payload_of
+from ota_core.environment import read_environment
+from ota_core.errors import DropRejected
+from ota_core.manifest import parse_manifest
+from ota_core.release_store import AlreadyReleased, InProgress, NewRelease, Registered, ReleaseStore
+
+RELEASES = ReleaseStore(Database(read_environment(DatabaseSettings)))
+logger = Logger()
+
+
+@logger.inject_lambda_context
+def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """Register `event["release"]` for the execution `event["execution"]`."""
+    release = event["release"]
+    new_release = NewRelease(
+        release_id=release["release_id"],
+        manifest_sha256=release["manifest_sha256"],
+        manifest=parse_manifest(payload_of(release["envelope"])),
+        envelope=release["envelope"],
+        keyid=release["keyid"],
+        image_key=release["image"]["key"],
+        image_version_id=release["image"]["version_id"],
+        target_count=release["target_count"],
+        warnings=release["warnings"],
+    )
+    try:
+        outcome = RELEASES.register(
+            new_release, execution=event["execution"], take_over_from=event.get("take_over_from")
+        )
+    except DropRejected as reason:
+        answer = {"outcome": "rejected", "code": reason.code, "message": reason.message}
+    else:
+        answer = shape(outcome)
+    logger.info("registered", extra={"release_id": new_release.release_id, **answer})
+    return answer
+
+
+def shape(outcome: Registered | AlreadyReleased | InProgress) -> dict[str, str]:
+    """The outcome as the state machine reads it."""
+    match outcome:
+        case Registered(version):
+            return {"outcome": "registered", "version": version}
+        case AlreadyReleased(version):
+            return {"outcome": "already_released", "version": version}
+        case InProgress(owner):
+            return {"outcome": "in_progress", "owner": owner}

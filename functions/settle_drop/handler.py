@@ -1,0 +1,57 @@
+"""SettleDrop: the drop leaves the inbox, for the archive or, with its reason, for `rejected/`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import boto3
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.utilities.typing import LambdaContext
+from ota_core.environment import read_environment
+from ota_core.firmware_store import FirmwareStore, ObjectVersion
+from ota_core.inbox import reason_key
+from ota_core.manifest import format_time
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """See the template for each variable."""
+
+    bucket: str
+
+
+STORE = FirmwareStore(boto3.client("s3"), read_environment(Settings).bucket)
+logger = Logger()
+
+
+@logger.inject_lambda_context
+def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, str]:
+    """Move `event["members"]`: to `rejected/` where there is a `reason`, else to the archive.
+
+    `discard` is the stored image of a drop that became no release.
+    """
+    members = [ObjectVersion(**member) for member in event["members"]]
+    reason = event.get("reason")
+    if image := event.get("discard"):
+        STORE.discard(image["key"], image["version_id"])
+    if not reason:
+        STORE.archive(members)
+        logger.info("archived", extra={"members": event["members"]})
+        return {"settled": "archived"}
+    key = reason_key(members[0].key)
+    STORE.reject(
+        members,
+        key,
+        {
+            "code": reason["code"],
+            "message": reason["message"],
+            "stage": reason["stage"],
+            "at": format_time(datetime.now(UTC)),
+            "execution": event["execution"],
+            "versions": event["members"],
+        },
+    )
+    logger.info("rejected", extra={"members": event["members"], **reason})
+    return {"settled": "rejected", "reason_key": key, "code": reason["code"], "message": reason["message"]}
