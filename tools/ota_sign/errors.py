@@ -1,0 +1,9 @@
+"""What keeps ota-sign from its work without being the release's fault."""
+
+from __future__ import annotations
+
+from ota_core.errors import OtaError
+
+
+class SigningError(OtaError):
+    """A file, a key or a key service that cannot be used as asked."""
