@@ -1,0 +1,55 @@
+"""The state machine's own promises."""
+
+import re
+
+
+def all_states(states):
+    for name, state in states.items():
+        yield name, state
+        if "ItemProcessor" in state:
+            yield from all_states(state["ItemProcessor"]["States"])
+
+
+def test_every_task_retries_alike(state_machine):
+    retries = {
+        name: state["Retry"] for name, state in all_states(state_machine["States"]) if state["Type"] == "Task"
+    }
+    assert len(retries) > 10
+    assert all(retry == retries["ValidateSignature"] for retry in retries.values())
+
+
+def test_nothing_is_caught_so_that_a_redrive_continues_where_it_broke(state_machine):
+    for name, state in all_states(state_machine["States"]):
+        assert "Catch" not in state, name
+        assert state["Type"] != "Fail", name
+
+
+def test_every_state_is_reachable_and_every_transition_leads_somewhere(state_machine):
+    states = state_machine["States"]
+    reached, ahead = set(), [state_machine["StartAt"]]
+    while ahead:
+        name = ahead.pop()
+        if name in reached:
+            continue
+        reached.add(name)
+        state = states[name]
+        ahead += [state[key] for key in ("Next", "Default") if key in state]
+        ahead += [choice["Next"] for choice in state.get("Choices", [])]
+    assert reached == set(states)
+
+
+def test_lambda_tasks_have_a_timeout(state_machine):
+    for name, state in all_states(state_machine["States"]):
+        if "FunctionArn" in state.get("Resource", ""):
+            assert state["TimeoutSeconds"] <= 900, name
+
+
+def test_concurrency_of_batches_is_what_the_publishing_function_divides_by(state_machine, resources):
+    variables = resources["PublishMqttFunction"]["Properties"]["Environment"]["Variables"]
+    assert variables["PUBLISH_CONCURRENCY"] == state_machine["States"]["PublishBatches"]["MaxConcurrency"]
+
+
+def test_placeholders_are_all_substituted(state_machine, resources, project):
+    source = (project / "statemachine" / "release_pipeline.asl.yaml").read_text()
+    placeholders = set(re.findall(r"\$\{(\w+)\}", source))
+    assert placeholders == set(resources["ReleasePipeline"]["Properties"]["DefinitionSubstitutions"])

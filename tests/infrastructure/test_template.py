@@ -1,0 +1,180 @@
+"""What the template promises beyond what cfn-lint and checkov look at."""
+
+import ast
+import json
+import re
+
+import pytest
+
+# Actions for which AWS knows no resource to name
+# (https://docs.aws.amazon.com/service-authorization/latest/reference/).
+WITHOUT_RESOURCES = {
+    "xray:PutTraceSegments",
+    "xray:PutTelemetryRecords",
+    "xray:GetSamplingRules",
+    "xray:GetSamplingTargets",
+    "logs:CreateLogDelivery",
+    "logs:GetLogDelivery",
+    "logs:UpdateLogDelivery",
+    "logs:DeleteLogDelivery",
+    "logs:ListLogDeliveries",
+    "logs:PutResourcePolicy",
+    "logs:DescribeResourcePolicies",
+    "logs:DescribeLogGroups",
+    "iot:DescribeEndpoint",
+    "ec2:CreateNetworkInterface",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeSubnets",
+    "ec2:DeleteNetworkInterface",
+    "ec2:AssignPrivateIpAddresses",
+    "ec2:UnassignPrivateIpAddresses",
+}
+# What a function without internet cannot reach.
+BEYOND_THE_VPC = ("iot", "ssm", "sns", "states", "sqs", "events")
+
+
+def listed(value):
+    return value if isinstance(value, list) else [value]
+
+
+def of_type(resources, kind):
+    return {name: resource for name, resource in resources.items() if resource["Type"] == kind}
+
+
+def flatten_ifs(statements):
+    """Every statement that a condition may choose."""
+    for statement in statements:
+        if "Fn::If" in statement:
+            yield from flatten_ifs(choice for choice in statement["Fn::If"][1:] if "Ref" not in choice)
+        else:
+            yield statement
+
+
+def statements_of(resources, role):
+    properties = role["Properties"]
+    documents = [policy["PolicyDocument"] for policy in properties.get("Policies", [])]
+    documents += [
+        resources[policy["Ref"]]["Properties"]["PolicyDocument"] for policy in properties.get("ManagedPolicyArns", [])
+    ]
+    return list(flatten_ifs(statement for document in documents for statement in document["Statement"]))
+
+
+def functions_with_roles(resources):
+    for name, function in of_type(resources, "AWS::Serverless::Function").items():
+        role = function["Properties"]["Role"]["Fn::GetAtt"][0]
+        yield name, function, statements_of(resources, resources[role])
+
+
+def test_every_function_has_a_role_of_its_own(resources):
+    roles = [
+        function["Properties"]["Role"]["Fn::GetAtt"][0]
+        for function in of_type(resources, "AWS::Serverless::Function").values()
+    ]
+    assert len(roles) == len(set(roles)) > 5
+
+
+def test_no_role_may_use_every_resource_where_one_can_be_named(resources):
+    for name, role in of_type(resources, "AWS::IAM::Role").items():
+        for statement in statements_of(resources, role):
+            if "*" in listed(statement["Resource"]):
+                assert set(listed(statement["Action"])) <= WITHOUT_RESOURCES, name
+            assert not any(action.endswith("*") for action in listed(statement["Action"])), name
+
+
+def test_no_function_uses_both_postgresql_and_what_lies_beyond_the_vpc(resources):
+    with_database = set()
+    for name, function, statements in functions_with_roles(resources):
+        variables = function["Properties"].get("Environment", {}).get("Variables", {})
+        if "DATABASE_HOST" not in variables:
+            assert "VpcConfig" not in function["Properties"], name
+            continue
+        with_database.add(name)
+        assert "VpcConfig" in function["Properties"], name
+        for statement in statements:
+            for action in listed(statement["Action"]):
+                assert not action.startswith(BEYOND_THE_VPC), f"{name}: {action}"
+    assert {"RegisterMetadataFunction", "MigrateDatabaseFunction"} <= with_database
+
+
+def test_modules_that_use_postgresql_are_given_its_settings(resources, project):
+    for name, function, _ in functions_with_roles(resources):
+        source = (project / function["Properties"]["CodeUri"] / "handler.py").read_text()
+        uses_database = "ota_core.database" in source
+        assert uses_database == ("DATABASE_HOST" in function["Properties"]["Environment"]["Variables"]), name
+
+
+def test_every_setting_that_a_function_reads_is_in_the_template_and_no_other(resources, project):
+    database = project / "layers" / "ota_core" / "ota_core" / "database.py"
+    for name, function, _ in functions_with_roles(resources):
+        source = (project / function["Properties"]["CodeUri"] / "handler.py").read_text()
+        settings = fields_of(source, "Settings")
+        if "DatabaseSettings" in source:
+            settings |= fields_of(database.read_text(), "DatabaseSettings")
+        assert {setting.upper() for setting in settings} == set(
+            function["Properties"]["Environment"]["Variables"]
+        ), name
+
+
+def fields_of(source, class_name):
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ClassDef) and node.name == class_name:
+            return {item.target.id for item in node.body if isinstance(item, ast.AnnAssign)}
+    return set()
+
+
+def test_rules_never_import_what_does_io(project):
+    core = project / "layers" / "ota_core" / "ota_core"
+    rules = {"envelope", "manifest", "esp_image", "versions", "targets", "inbox", "admission", "notification"}
+    rules |= {"strict_json", "errors"}
+    allowed = rules | {"cryptography", "semver"}
+    standard = {"base64", "hashlib", "itertools", "json", "math", "re", "struct"}
+    standard |= {"__future__", "collections", "dataclasses", "datetime", "enum", "typing", "urllib"}
+    for rule in rules:
+        for node in ast.walk(ast.parse((core / f"{rule}.py").read_text())):
+            if isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                modules = [node.module] if node.module else [alias.name for alias in node.names]
+            else:
+                continue
+            for module in modules:
+                assert module.split(".")[0] in allowed | standard, f"{rule} imports {module}"
+
+
+def test_schema_resource_names_the_last_migration(resources, project):
+    migrations = sorted((project / "functions" / "migrate_database" / "migrations").glob("*.sql"))
+    assert [int(migration.name[:4]) for migration in migrations] == list(range(1, len(migrations) + 1))
+    assert resources["DatabaseSchema"]["Properties"]["Schema"] == migrations[-1].name
+
+
+def test_bucket_survives_the_stack_and_is_versioned_encrypted_and_private(resources):
+    bucket = resources["FirmwareBucket"]
+    assert bucket["DeletionPolicy"] == bucket["UpdateReplacePolicy"] == "Retain"
+    properties = bucket["Properties"]
+    assert properties["VersioningConfiguration"]["Status"] == "Enabled"
+    assert properties["BucketEncryption"]
+    assert all(properties["PublicAccessBlockConfiguration"].values())
+
+
+def test_releases_and_archive_never_expire(resources):
+    rules = resources["FirmwareBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
+    expiring = {rule["Prefix"] for rule in rules if "ExpirationInDays" in rule or "NoncurrentVersionExpiration" in rule}
+    assert expiring == {"inbox/", "rejected/", "work/", "claims/"}
+
+
+def test_every_function_that_may_fail_is_watched(resources):
+    functions = set(of_type(resources, "AWS::Serverless::Function"))
+    metrics = json.dumps(resources["FunctionErrorsAlarm"]["Properties"]["Metrics"])
+    assert functions == set(re.findall(r'"Ref": "(\w+Function)"', metrics))
+
+
+@pytest.mark.parametrize("name", ["PipelineFailedAlarm", "DeadLettersAlarm", "FunctionErrorsAlarm"])
+def test_alarms_ring(resources, name):
+    assert resources[name]["Properties"]["AlarmActions"] == [{"Ref": "AlertsTopic"}]
+
+
+def test_device_may_publish_its_own_status_and_nothing_else(resources):
+    statements = resources["DevicePolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    publish = [statement for statement in statements if "iot:Publish" in listed(statement["Action"])]
+    assert len(publish) == 1
+    assert publish[0]["Resource"]["Fn::Sub"].endswith("topic/${TopicPrefix}/${!iot:Connection.Thing.ThingName}/status")
