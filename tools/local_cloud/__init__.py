@@ -1,0 +1,22 @@
+"""The local cloud: an AWS emulator and PostgreSQL on loopback, with the real stack deployed.
+
+Test equipment: it starts servers and deploys, and does no step of the pipeline. Its state is one folder; what the
+servers hold lives as long as they run.
+"""
+
+from .cloud import DEVICE_MAC, LocalCloud, is_running, running, start, stop
+from .devices import DeviceIdentity, Message, Subscriber
+from .errors import LocalCloudError
+
+__all__ = [
+    "DEVICE_MAC",
+    "DeviceIdentity",
+    "LocalCloud",
+    "LocalCloudError",
+    "Message",
+    "Subscriber",
+    "is_running",
+    "running",
+    "start",
+    "stop",
+]

@@ -1,0 +1,68 @@
+"""Start and stop the local cloud: python -m local_cloud up|down|status."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from .cloud import PROJECT, is_running, start, stop
+from .errors import LocalCloudError
+
+_state = click.option(
+    "--state", type=click.Path(path_type=Path), default=PROJECT / ".local", help="The folder of its files."
+)
+
+
+@click.group()
+def main() -> None:
+    """An AWS emulator and PostgreSQL on loopback, with the stack deployed."""
+
+
+@main.command()
+@_state
+def up(state: Path) -> None:
+    """Start it, deploy the stack and write the file to source; a running one is deployed to again."""
+    begun = time.monotonic()
+
+    def say(what: str) -> None:
+        print(f"[{time.monotonic() - begun:5.1f} s] {what}", flush=True)
+
+    start(state, say)
+    say("ready")
+    print(f"\nNext:  . {os.path.relpath(state)}/env\n       aws s3 ls s3://$OTA_BUCKET\nStop:  make stop")
+
+
+@main.command()
+@_state
+def down(state: Path) -> None:
+    """Stop it."""
+    print("stopped" if stop(state) else "nothing was running")
+
+
+@main.command()
+@_state
+def status(state: Path) -> None:
+    """Say whether it runs; the exit code is 0 if it does."""
+    alive = is_running(state)
+    print("running" if alive else "not running")
+    sys.exit(not alive)
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        main(standalone_mode=False)
+    except LocalCloudError as error:
+        sys.exit(f"local cloud: {error}")
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        sys.exit("local cloud: interrupted; what it had started is stopped")

@@ -1,0 +1,103 @@
+"""The AWS emulator on loopback, with IAM checking on."""
+
+import json
+import os
+import shutil
+import signal
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import LocalCloudError
+from .processes import ServerProcess, clean_environment, free_port
+
+_START_SECONDS = 60.0
+_STOP_SECONDS = 5.0
+_PORT_TRIES = 3
+_ENTRY = Path(__file__).with_name("emulator_entry.py")
+
+
+@dataclass(frozen=True)
+class Emulator:
+    """Where the emulator answers."""
+
+    port: int
+    mqtt_port: int
+
+    @property
+    def endpoint(self) -> str:
+        """The URL that AWS clients use."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def is_ready(self) -> bool:
+        """Say whether it serves AWS calls and MQTT."""
+        try:
+            with _open(f"{self.endpoint}/_ministack/ready") as answer:
+                return bool(json.load(answer)["iot_mtls"] == "listening")
+        except (OSError, ValueError, KeyError):
+            return False
+
+    def mqtt_authority(self) -> bytes:
+        """Give the certificate, PEM, of the authority behind the MQTT broker's certificate."""
+        with _open(f"{self.endpoint}/_ministack/iot/ca.pem") as answer:
+            certificate: bytes = answer.read()
+            return certificate
+
+
+def start_emulator(python: Path, temporary: Path, log: Path, record: Path) -> Emulator:
+    """Start the emulator with nothing in it.
+
+    Args:
+        python: The interpreter of the emulator's own environment.
+        temporary: The folder for its temporary files.
+        log: Gets its output.
+        record: Gets the process's identity.
+
+    Raises:
+        LocalCloudError: It does not start.
+    """
+    if not python.exists():
+        raise LocalCloudError(f"{python} is missing.", "Run `make setup`.")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    for _ in range(_PORT_TRIES):  # somebody may take a free port before we do
+        emulator = Emulator(free_port(), free_port())
+        process = ServerProcess.start(
+            [python, "-P", _ENTRY],
+            environment=clean_environment(
+                AUTH="true",
+                BIND_HOST="127.0.0.1",
+                GATEWAY_PORT=str(emulator.port),
+                IOT_MTLS_PORT=str(emulator.mqtt_port),
+                SFTP_ENABLED="0",
+                SFN_WAIT_SCALE="1",
+                LOG_LEVEL="WARNING",
+                TMPDIR=str(temporary),
+                # Its Lambda workers inherit this environment.
+                AWS_CONFIG_FILE=os.devnull,
+                AWS_SHARED_CREDENTIALS_FILE=os.devnull,
+                AWS_EC2_METADATA_DISABLED="true",
+            ),
+            folder=temporary,
+            log=log,
+            record=record,
+        )
+        deadline = time.monotonic() + _START_SECONDS
+        while process.is_running() and time.monotonic() < deadline:
+            if emulator.is_ready():
+                return emulator
+            time.sleep(0.1)
+        stop_emulator(process)
+    raise LocalCloudError("The AWS emulator did not start.", "Its log says why.", log)
+
+
+def stop_emulator(process: ServerProcess) -> None:
+    """Stop the emulator and its Lambda workers."""
+    process.stop(signal.SIGTERM, _STOP_SECONDS)
+
+
+def _open(url: str) -> "urllib.request._UrlopenRet":
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    return direct.open(url, timeout=5)

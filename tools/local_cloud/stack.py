@@ -1,0 +1,111 @@
+"""`sam build` and `sam deploy` of the project's own template."""
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from .errors import LocalCloudError
+from .processes import clean_environment
+
+STACK_NAME = "ota"
+REGION = "us-east-1"
+API_ID = "localota"
+ARTIFACTS_BUCKET = "deployment-artifacts"
+# The emulator's Lambda workers are of the Python that runs it, and that is the one which runs us.
+RUNTIME = f"python{sys.version_info.major}.{sys.version_info.minor}"
+ARCHITECTURE = "arm64" if platform.machine() in {"arm64", "aarch64"} else "x86_64"
+_SAM_SECONDS = 600.0
+
+
+def aws_environment(endpoint: str) -> dict[str, str]:
+    """Give the environment in which AWS tools talk to the emulator and to nothing else."""
+    return clean_environment(
+        AWS_ENDPOINT_URL=endpoint,
+        AWS_ACCESS_KEY_ID="test",
+        AWS_SECRET_ACCESS_KEY="test",  # noqa: S106 - the emulator's well-known root credentials
+        AWS_DEFAULT_REGION=REGION,
+        AWS_CONFIG_FILE=os.devnull,
+        AWS_SHARED_CREDENTIALS_FILE=os.devnull,
+        AWS_EC2_METADATA_DISABLED="true",
+        AWS_PAGER="",
+        SAM_CLI_TELEMETRY="0",
+    )
+
+
+def build_stack(project: Path, folder: Path, log: Path) -> None:
+    """Build functions and layers into `folder`; what did not change comes from a cache there.
+
+    Raises:
+        LocalCloudError: `sam build` failed.
+    """
+    _sam(
+        [
+            "build",
+            "--template",
+            project / "template.yaml",
+            "--build-dir",
+            folder / "build",
+            "--cache-dir",
+            folder / "cache",
+        ],
+        {"PythonRuntime": RUNTIME, "Architecture": ARCHITECTURE},
+        project=project,
+        environment=aws_environment("http://127.0.0.1:9"),  # building calls nobody
+        log=log,
+    )
+
+
+def deploy_stack(project: Path, folder: Path, endpoint: str, parameters: Mapping[str, str], log: Path) -> None:
+    """Deploy what `build_stack` built.
+
+    Raises:
+        LocalCloudError: `sam deploy` failed.
+    """
+    _sam(
+        [
+            *("deploy", "--template", folder / "build" / "template.yaml", "--s3-bucket", ARTIFACTS_BUCKET),
+            "--no-progressbar",
+            # The emulator gives a REST API the id that this tag names, so that its URL is known beforehand.
+            *("--tags", f"ms-custom-id={API_ID}"),
+        ],
+        {"PythonRuntime": RUNTIME, "Architecture": ARCHITECTURE, **parameters},
+        project=project,
+        environment=aws_environment(endpoint),
+        log=log,
+    )
+
+
+def _sam(
+    command: list[str | Path],
+    parameters: Mapping[str, str],
+    *,
+    project: Path,
+    environment: Mapping[str, str],
+    log: Path,
+) -> None:
+    whole = ["sam", *command, "--config-file", project / "samconfig.toml", "--config-env", "local"]
+    whole += [
+        "--parameter-overrides",
+        *(f'ParameterKey={name},ParameterValue="{value}"' for name, value in parameters.items()),
+    ]
+    with log.open("w") as output:
+        try:
+            done = subprocess.run(
+                [str(part) for part in whole],
+                cwd=project,
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                timeout=_SAM_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise LocalCloudError(
+                f"`sam {command[0]}` did not end within {_SAM_SECONDS:.0f} s.", "See what it waited for.", log
+            ) from None
+    if done.returncode != 0:
+        raise LocalCloudError(f"`sam {command[0]}` failed.", "Mend what it complains about and run this again.", log)
