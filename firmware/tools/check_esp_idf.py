@@ -215,7 +215,7 @@ def check_settings(folder: Path) -> list[str]:
     return [
         f"sdkconfig.defaults: {line} has no effect: no such setting, or another one excludes it"
         for line in wanted
-        if line.startswith("CONFIG_") and line not in effective
+        if re.match(r"(# )?CONFIG_", line) and line not in effective
     ]
 
 

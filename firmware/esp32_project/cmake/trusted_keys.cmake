@@ -8,6 +8,7 @@
 cmake_minimum_required(VERSION 3.16)
 
 function(embed_trusted_keys folder header)
+    get_filename_component(folder "${folder}" ABSOLUTE)
     file(GLOB pem_files "${folder}/*.pem")
     list(LENGTH pem_files count)
     if(count LESS 2)

@@ -34,15 +34,16 @@ std::optional<Provisioning> read_provisioning() {
         const char* key;
         std::string& value;
     } fields[] = {
-        {"wifi_ssid", provisioning.wifi_ssid},   {"wifi_password", provisioning.wifi_password},
-        {"mqtt_host", provisioning.mqtt_host},   {"mqtt_cert", provisioning.mqtt_certificate},
-        {"mqtt_key", provisioning.mqtt_key},     {"api_url", provisioning.api_url},
+        {"wifi_ssid", provisioning.wifi_ssid}, {"wifi_password", provisioning.wifi_password},
+        {"mqtt_host", provisioning.mqtt_host}, {"mqtt_cert", provisioning.mqtt_certificate},
+        {"mqtt_key", provisioning.mqtt_key},   {"api_url", provisioning.api_url},
         {"api_key", provisioning.api_key},
     };
     bool complete = true;
     for (const auto& field : fields) {
         if (const esp_err_t error = read_string(handle, field.key, field.value); error != ESP_OK) {
-            ESP_LOGE(kTag, "Cannot read %s from NVS namespace %s: %s", field.key, kNamespace, esp_err_to_name(error));
+            ESP_LOGE(kTag, "Cannot read %s from NVS namespace %s: %s", field.key, kNamespace,
+                     esp_err_to_name(error));
             complete = false;
         }
     }

@@ -36,7 +36,8 @@ void on_wifi_event(void* /*argument*/, esp_event_base_t /*base*/, std::int32_t i
         const std::uint64_t delay = limit / 2 + esp_random() % (limit / 2);
         ++failures;
         ESP_LOGW(kTag, "Disconnected, reason %d; again in %u ms",
-                 static_cast<wifi_event_sta_disconnected_t*>(data)->reason, static_cast<unsigned>(delay / 1000));
+                 static_cast<wifi_event_sta_disconnected_t*>(data)->reason,
+                 static_cast<unsigned>(delay / 1000));
         esp_timer_start_once(retry_timer, delay);
     }
 }
@@ -57,8 +58,11 @@ void start_wifi(const std::string& ssid, const std::string& password) {
     ESP_ERROR_CHECK(esp_netif_init());
     esp_netif_create_default_wifi_sta();
 
-    const esp_timer_create_args_t timer = {
-        .callback = connect, .arg = nullptr, .dispatch_method = ESP_TIMER_TASK, .name = "wifi_retry", .skip_unhandled_events = true};
+    const esp_timer_create_args_t timer = {.callback = connect,
+                                           .arg = nullptr,
+                                           .dispatch_method = ESP_TIMER_TASK,
+                                           .name = "wifi_retry",
+                                           .skip_unhandled_events = true};
     ESP_ERROR_CHECK(esp_timer_create(&timer, &retry_timer));
 
     const wifi_init_config_t init = WIFI_INIT_CONFIG_DEFAULT();

@@ -82,10 +82,9 @@ public:
         }
         // esp_ota_begin also erases the otadata entry of the slot, so that the bootloader cannot
         // fall back to a half-written image. A resumed write has had that done by its first begin.
-        const esp_err_t error =
-            offset == 0
-                ? esp_ota_begin(&update_, OTA_WITH_SEQUENTIAL_WRITES, &handle_)
-                : esp_ota_resume(&update_, OTA_WITH_SEQUENTIAL_WRITES, offset, &handle_);
+        const esp_err_t error = offset == 0
+                                    ? esp_ota_begin(&update_, OTA_WITH_SEQUENTIAL_WRITES, &handle_)
+                                    : esp_ota_resume(&update_, OTA_WITH_SEQUENTIAL_WRITES, offset, &handle_);
         if (error != ESP_OK) {
             abandon();
         }
@@ -121,9 +120,7 @@ public:
         return port_result(esp_ota_mark_app_valid_cancel_rollback());
     }
 
-    PortResult mark_running_invalid() override {
-        return port_result(esp_ota_mark_app_invalid_rollback());
-    }
+    PortResult mark_running_invalid() override { return port_result(esp_ota_mark_app_invalid_rollback()); }
 
 private:
     const esp_partition_t* find(int slot) const {

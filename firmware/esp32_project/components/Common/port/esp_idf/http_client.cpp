@@ -77,7 +77,7 @@ public:
         if (!exchanging_) {
             return HttpResult::link_lost;
         }
-        if (has_no_body_ || size == 0) {
+        if (has_no_body_) {
             return HttpResult::ok;
         }
         // esp_http_client_read waits `timeout_ms` for each piece until the buffer is full. A server

@@ -132,8 +132,8 @@ private:
                 back_off();
                 break;
             case MQTT_EVENT_CONNECTED:
-                subscription_id_ = esp_mqtt_client_subscribe_multiple(
-                    event.client, topics_.data(), static_cast<int>(topics_.size()));
+                subscription_id_ = esp_mqtt_client_subscribe_multiple(event.client, topics_.data(),
+                                                                      static_cast<int>(topics_.size()));
                 break;
             case MQTT_EVENT_SUBSCRIBED:
                 on_subscribed(event);
