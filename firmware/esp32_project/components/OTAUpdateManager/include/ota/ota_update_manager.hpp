@@ -149,6 +149,7 @@ private:
         std::size_t buffered = 0;
         std::uint32_t written = 0;    ///< Bytes in flash.
         std::uint32_t confirmed = 0;  ///< Bytes that NVS knows to be in flash.
+        std::uint32_t confirmed_before_try = 0;  ///< `confirmed` when the current try began.
         Sha256Digest image_head{};
         bool request_open = false;
         std::uint64_t window_start_ms = 0;
@@ -171,7 +172,6 @@ private:
     // Messages.
     void receive_messages();
     void handle_notification(char* text, std::size_t size, NotificationSource source);
-    void handle_release(Notification& notification, NotificationSource source);
     void accept(const Notification& notification, const Manifest& manifest);
     void refuse(const Notification& notification, Reason reason, bool report);
     void check_in(std::uint64_t now);

@@ -1,0 +1,815 @@
+#include "ota/ota_update_manager.hpp"
+
+#include <algorithm>
+#include <new>
+
+#include "ota/chip.hpp"
+#include "ota/semver.hpp"
+
+namespace ota {
+namespace {
+
+constexpr std::uint64_t kSecond_ms = 1000;
+/// Longest wait for the broker to acknowledge the last message before a restart.
+constexpr std::uint64_t kRestartGrace_ms = 5000;
+/// Spread of the first check-in, when a whole site gets its power back at once.
+constexpr std::uint32_t kBootCheckInSpread_s = 10;
+/// Refusals of what nobody authentic signed: one report in this time, or a stranger who publishes on
+/// the fleet's topic could make every device write as often as he likes.
+constexpr std::uint64_t kUnverifiedReportInterval_ms = 3600 * kSecond_ms;
+/// Chip id that no image has.
+constexpr std::uint16_t kNoChip = 0xFFFF;
+
+/// Reasons that lie in the image itself, so that fetching on does not help.
+bool is_about_image(Reason reason) {
+    switch (reason) {
+        case Reason::image_bad_header:
+        case Reason::image_wrong_chip:
+        case Reason::image_no_app_description:
+        case Reason::app_version_mismatch:
+        case Reason::image_sha256_mismatch:
+        case Reason::image_bad_signature:
+        case Reason::image_not_bootable:
+            return true;
+        default:
+            return false;
+    }
+}
+
+/// FNV-1a, to tell refusals apart; a collision costs one report.
+std::uint32_t hash_of(std::string_view release_id, Reason reason) {
+    std::uint32_t hash = 2166136261U;
+    for (const char c : release_id) {
+        hash = (hash ^ static_cast<unsigned char>(c)) * 16777619U;
+    }
+    return (hash ^ static_cast<std::uint32_t>(reason)) * 16777619U;
+}
+
+}  // namespace
+
+UpdateTopics::UpdateTopics(std::string_view prefix, std::string_view product_name, const MacAddress& mac)
+    : fleet(prefix), product(prefix), device(prefix) {
+    product.append("/product/").append(product_name);
+    device.append("/").append(format_mac(mac));
+    status = device + "/status";
+}
+
+OTAUpdateManager::OTAUpdateManager(const UpdateConfig& config, const UpdatePorts& ports, UpdateObserver& observer)
+    : config_(config),
+      ports_(ports),
+      observer_(observer),
+      topics_(config.topic_prefix, config.product, config.mac),
+      storage_(ports.store),
+      verifier_(config.trusted_keys),
+      downloader_(ports.http, ports.clock, config.api_url, config.api_key) {}
+
+// After a restart
+
+void OTAUpdateManager::start() {
+    read_running_image();
+    report_ = storage_.report();
+    const std::uint32_t spread_s = std::min(kBootCheckInSpread_s, config_.max_delay_s);
+    next_check_in_ms_ = ports_.clock.uptime_ms() + random_up_to(spread_s * kSecond_ms);
+    settle_pending_update();
+    event("booted", "slot", ports_.slots.running_slot());
+}
+
+/// Finds out what runs. The stored version holds for the image that it was stored with; an image that
+/// came by cable since then speaks for itself.
+void OTAUpdateManager::read_running_image() {
+    std::array<std::uint8_t, kImageHeadSize> head{};
+    Sha256Digest digest{};
+    std::string app_version;
+    const bool readable = ports_.slots.read(ports_.slots.running_slot(), 0, head.data(), head.size()) ==
+                              PortResult::ok &&
+                          sha256(head.data(), head.size(), digest);
+    if (readable) {
+        (void)check_image_head(head.data(), chip_id_of(config_.chip).value_or(kNoChip), app_version);
+    }
+    running_version_ = app_version;
+    if (const auto installed = storage_.installed()) {
+        stored_sequence_ = installed->sequence;
+        if (installed->image_head == digest) {
+            running_version_ = installed->version;
+            running_version_is_authentic_ = installed->version_is_authentic;
+        }
+    }
+}
+
+void OTAUpdateManager::settle_pending_update() {
+    const int running = ports_.slots.running_slot();
+    auto pending = storage_.pending();
+    if (ports_.slots.state(running) == SlotState::pending_verify) {
+        state_ = UpdateState::self_test;
+        self_test_deadline_ms_ = ports_.clock.uptime_ms() + config_.self_test_limit_s * kSecond_ms;
+        if (pending && pending->slot == running) {
+            running_version_ = pending->version;
+            running_version_is_authentic_ = pending->version_is_authentic;
+            // Should the power fail while otadata is being rewritten, this still tells the old app
+            // that the new one had its chance.
+            pending->boots = 1;
+            if (!storage_.set(*pending)) {
+                event("storage_failed", Reason::storage_error);
+            }
+        }
+        event("self_test_started", "limit_s", config_.self_test_limit_s);
+        return;
+    }
+    if (!pending) {
+        return;
+    }
+    const SlotState other = ports_.slots.state(pending->slot);
+    if (pending->slot == running) {
+        commit(*pending);  // Marked valid, and then the power failed.
+    } else if (pending->boots > 0 || (other != SlotState::undefined && other != SlotState::valid)) {
+        record_rollback(*pending);
+    } else if (!storage_.clear_pending()) {  // The power failed before it was activated.
+        event("storage_failed", Reason::storage_error);
+    }
+}
+
+/// Makes the release on its trial the installed one. Ends with the pending record, so that a power cut
+/// anywhere in between leads here again.
+void OTAUpdateManager::commit(const PendingUpdate& pending) {
+    const bool stored =
+        storage_.set(InstalledRelease{pending.sequence, pending.version, pending.version_is_authentic,
+                                      pending.image_head});
+    if (!stored) {
+        // Without the sequence the way back to older releases would be open: try again at the next boot.
+        event("storage_failed", Reason::storage_error);
+        return;
+    }
+    stored_sequence_ = pending.sequence;
+    running_version_ = pending.version;
+    running_version_is_authentic_ = pending.version_is_authentic;
+    report_finally(pending.release_id, pending.version, UpdateStatus::installed, {});
+    if (!storage_.clear_failure() || !storage_.clear_progress() || !storage_.clear_pending()) {
+        event("storage_failed", Reason::storage_error);
+    }
+    observer_.on_event({"installed", pending.release_id, pending.version, Reason::none, "sequence",
+                        pending.sequence});
+}
+
+void OTAUpdateManager::record_rollback(const PendingUpdate& pending) {
+    FailureRecord failure = failures_of(pending.sequence);
+    ++failure.attempts;
+    std::string_view reason = pending.verdict;
+    if (reason.empty()) {
+        reason = to_string(Reason::boot_failed);
+    }
+    const bool stored = storage_.set(failure);
+    report_finally(pending.release_id, pending.version, UpdateStatus::rolled_back, reason);
+    if (!stored || !storage_.clear_pending()) {
+        event("storage_failed", Reason::storage_error);
+    }
+    observer_.on_event({"rolled_back", pending.release_id, pending.version, Reason::none, "attempts",
+                        failure.attempts});
+}
+
+void OTAUpdateManager::step_self_test(std::uint64_t now) {
+    if (!ports_.mqtt.connected()) {
+        self_test_published_ = false;
+    } else if (!self_test_published_) {
+        const auto pending = storage_.pending();
+        StatusMessage message;
+        message.release_id = pending ? std::string_view(pending->release_id) : std::string_view();
+        message.version = running_version_;
+        message.state = to_string(UpdateStatus::rebooting);
+        message.progress = 100;
+        message.running_version = running_version_;
+        self_test_published_ = publish(message);
+    } else if (ports_.mqtt.all_acknowledged()) {
+        if (!observer_.self_test_passes()) {
+            fail_self_test(Reason::self_test_failed);
+            return;
+        }
+        if (ports_.slots.mark_running_valid() == PortResult::ok) {
+            state_ = UpdateState::idle;
+            event("self_test_passed");
+            const auto pending = storage_.pending();
+            if (pending && pending->slot == ports_.slots.running_slot()) {
+                commit(*pending);
+            }
+            next_check_in_ms_ = now;
+            return;
+        }
+    }
+    if (now >= self_test_deadline_ms_) {
+        fail_self_test(Reason::self_test_timed_out);
+    }
+}
+
+void OTAUpdateManager::fail_self_test(Reason reason) {
+    event("self_test_failed", reason);
+    auto pending = storage_.pending();
+    if (pending) {
+        pending->verdict = to_string(reason);
+        if (!storage_.set(*pending)) {
+            event("storage_failed", Reason::storage_error);
+        }
+    }
+    if (ports_.slots.mark_running_invalid() == PortResult::ok) {
+        restart_soon(ports_.clock.uptime_ms());
+        return;
+    }
+    // Nothing to go back to: an app that fails its self-test is better than none.
+    state_ = UpdateState::idle;
+    if (ports_.slots.mark_running_valid() != PortResult::ok) {
+        event("flash_failed", Reason::flash_error);
+    }
+    if (pending) {
+        report_finally(pending->release_id, pending->version, UpdateStatus::failed, to_string(reason));
+        if (!storage_.clear_pending()) {
+            event("storage_failed", Reason::storage_error);
+        }
+    }
+}
+
+void OTAUpdateManager::restart_soon(std::uint64_t now) {
+    state_ = UpdateState::restarting;
+    restart_at_ms_ = now + kRestartGrace_ms;
+    event("restarting");
+}
+
+// Messages
+
+void OTAUpdateManager::receive_messages() {
+    MqttMessage message;
+    while (ports_.mqtt.receive(message)) {
+        if (state_ == UpdateState::self_test) {
+            continue;  // The check-in after the trial brings what is missed here.
+        }
+        const bool own = message.topic == topics_.device;
+        if (!own && message.topic != topics_.fleet && message.topic != topics_.product) {
+            continue;
+        }
+        if (message.payload == nullptr || message.size > kMaxNotificationSize) {
+            event("refused", Reason::notification_too_large);
+            continue;
+        }
+        handle_notification(message.payload.get(), message.size,
+                            own ? NotificationSource::own_topic : NotificationSource::fleet_topic);
+        message.payload.reset();
+    }
+}
+
+void OTAUpdateManager::handle_notification(char* text, std::size_t size, NotificationSource source) {
+    Notification notification;
+    Reason reason = parse_notification(text, size, notification);
+    if (reason == Reason::none && notification.withdrawn) {
+        // Not signed, and it need not be: who can forge this can as well keep the release back. The
+        // next check-in brings it again if it was a forgery.
+        if (release_ && release_->id == notification.release_id) {
+            drop_release(UpdateStatus::rejected, Reason::release_withdrawn);
+        }
+        return;
+    }
+    TextSpan payload;
+    Manifest manifest;
+    if (reason == Reason::none) {
+        reason = verifier_.verify_envelope(notification.envelope, payload);
+    }
+    if (reason == Reason::none) {
+        reason = parse_manifest(payload, config_.mac, manifest);
+    }
+    if (reason == Reason::none) {
+        reason = compare_with_manifest(notification, manifest);
+    }
+    if (reason != Reason::none) {
+        const std::uint64_t now = ports_.clock.uptime_ms();
+        const bool report = now >= next_unverified_report_ms_;
+        if (report) {
+            next_unverified_report_ms_ = now + kUnverifiedReportInterval_ms;
+        }
+        refuse(notification, reason, report);
+        return;
+    }
+
+    if (manifest.product == config_.product) {
+        // What is installed or under way comes again with every reconnect, as a retained message.
+        if (manifest.sequence == stored_sequence_ || (release_ && manifest.sequence <= release_->sequence)) {
+            observer_.on_event({"ignored", notification.release_id, notification.version});
+            return;
+        }
+    }
+    const DeviceFacts device = facts();
+    reason = decide(manifest, notification, source, device);
+    if (reason == Reason::none && failures_of(manifest.sequence).attempts >= kMaxAttempts) {
+        reason = Reason::failed_before;
+    }
+    if (reason != Reason::none) {
+        refuse(notification, reason, is_addressed_to(manifest, notification, device));
+        return;
+    }
+    accept(notification, manifest);
+}
+
+void OTAUpdateManager::accept(const Notification& notification, const Manifest& manifest) {
+    end_download();
+    downloader_.reset();
+    const auto* const signature = reinterpret_cast<const std::uint8_t*>(manifest.image_signature.data);
+    Release& release = release_.emplace();
+    release.id = notification.release_id;
+    release.version = notification.version;
+    release.version_is_authentic = !manifest.version_is_auto();
+    release.strict_app_version = manifest.strict_app_version;
+    release.sequence = manifest.sequence;
+    release.expires = manifest.expires;
+    release.size = manifest.image_size;
+    release.sha256 = manifest.image_sha256;
+    release.signature.assign(signature, signature + manifest.image_signature.size);
+
+    const FailureRecord failure = failures_of(release.sequence);
+    std::uint32_t delay = random_up_to(notification.max_delay_s.value_or(config_.max_delay_s) * kSecond_ms);
+    if (const std::uint32_t failures = failure.attempts + failure.link_failures; failures > 0) {
+        delay = std::max(delay, back_off_ms(failures));
+    }
+    start_at_ms_ = ports_.clock.uptime_ms() + delay;
+    state_ = UpdateState::waiting;
+    event("accepted", "delay_ms", delay);
+}
+
+void OTAUpdateManager::refuse(const Notification& notification, Reason reason, bool report) {
+    observer_.on_event({"refused", notification.release_id, notification.version, reason});
+    const std::uint32_t hash = hash_of(notification.release_id, reason);
+    if (!report || notification.release_id.empty() ||
+        std::find(told_.begin(), told_.end(), hash) != told_.end()) {
+        return;
+    }
+    StatusMessage message;
+    message.release_id = notification.release_id;
+    message.version = is_semver(notification.version) ? notification.version : std::string_view();
+    message.state = to_string(UpdateStatus::rejected);
+    message.reason = to_string(reason);
+    message.running_version = running_version_;
+    if (publish(message)) {
+        told_[told_next_++ % told_.size()] = hash;
+    }
+}
+
+void OTAUpdateManager::check_in(std::uint64_t now) {
+    std::unique_ptr<char[]> body;
+    std::size_t size = 0;
+    const Reason reason = downloader_.check_in(config_.mac, config_.product, running_version_, body, size);
+    const std::uint32_t interval = config_.check_in_interval_s * kSecond_ms;
+    if (reason == Reason::none) {
+        check_in_failures_ = 0;
+        // Ten per cent either way, so that a fleet that was switched on together drifts apart.
+        next_check_in_ms_ = now + interval - interval / 10 + random_up_to(interval / 5);
+        event("checked_in", "update", body != nullptr ? 1 : 0);
+        if (body) {
+            handle_notification(body.get(), size, NotificationSource::check_in);
+        }
+        return;
+    }
+    ++check_in_failures_;
+    const std::uint32_t retry_after = downloader_.retry_after_s() * kSecond_ms;
+    next_check_in_ms_ = now + std::max(std::min(back_off_ms(check_in_failures_), interval), retry_after);
+    event("check_in_failed", reason);
+}
+
+// The download
+
+void OTAUpdateManager::step_download(std::uint64_t now) {
+    Reason reason = Reason::none;
+    if (!download_) {
+        reason = begin_download();
+    }
+    if (reason == Reason::none) {
+        if (download_->received() == release_->size) {
+            reason = finish_download();
+        } else if (!download_->request_open) {
+            reason = request_next_piece();
+        } else {
+            reason = read_piece(now);
+        }
+    }
+    if (reason != Reason::none) {
+        handle_download_failure(reason, now);
+    }
+}
+
+Reason OTAUpdateManager::begin_download() {
+    const auto unix_time = ports_.clock.unix_time();
+    if (unix_time && *unix_time >= release_->expires) {
+        return Reason::release_expired;
+    }
+    Download& download = download_.emplace();
+    download.buffer.reset(new (std::nothrow) std::uint8_t[kBufferSize]);
+    if (!download.buffer) {
+        return Reason::out_of_memory;
+    }
+    verifier_.begin_image();
+    const Reason resumed = resume_from_flash();
+    if (resumed != Reason::none) {
+        return resumed;
+    }
+    if (download.written == 0 && !storage_.set(DownloadProgress{release_->sha256, 0})) {
+        // What the slot holds of another image must be forgotten before it is overwritten.
+        return Reason::storage_error;
+    }
+    if (download.written < release_->size &&
+        ports_.slots.begin(download.written) != PortResult::ok) {
+        return Reason::flash_error;
+    }
+    download.window_start_ms = ports_.clock.uptime_ms();
+    event("download_started", "offset", download.written);
+    publish(UpdateStatus::downloading, static_cast<int>(std::uint64_t{download.written} * 100 / release_->size),
+            Reason::none);
+    download.reported_quarter = static_cast<int>(std::uint64_t{download.written} * 4 / release_->size);
+    return Reason::none;
+}
+
+/// Takes up what a download of the same image left in the slot before a restart: its bytes go through
+/// the hash again, so that what is signed at the end is what is in flash. What cannot be read, or does
+/// not look like the start of an image any more, is fetched again.
+Reason OTAUpdateManager::resume_from_flash() {
+    Download& download = *download_;
+    const auto progress = storage_.progress();
+    if (!progress || progress->image_sha256 != release_->sha256 || progress->offset > release_->size ||
+        (progress->offset % kFlashSectorSize != 0 && progress->offset != release_->size)) {
+        return Reason::none;
+    }
+    std::uint32_t offset = 0;
+    while (offset < progress->offset) {
+        const std::size_t size = std::min<std::size_t>(kBufferSize, progress->offset - offset);
+        const bool readable = ports_.slots.read(ports_.slots.update_slot(), offset, download.buffer.get(),
+                                                size) == PortResult::ok;
+        if (!readable || (offset == 0 && check_head(download.buffer.get(), size) != Reason::none)) {
+            verifier_.begin_image();
+            return Reason::none;
+        }
+        verifier_.update_image(download.buffer.get(), size);
+        offset += static_cast<std::uint32_t>(size);
+    }
+    download.written = offset;
+    download.confirmed = offset;
+    download.confirmed_before_try = offset;
+    return Reason::none;
+}
+
+Reason OTAUpdateManager::request_next_piece() {
+    const std::uint32_t begin = download_->received();
+    // To the next multiple of the chunk, so that after a cut in the middle the pieces, and with them
+    // the confirmed offsets, fall back into step.
+    const std::uint32_t end =
+        std::min(release_->size, (begin / config_.chunk_size + 1) * config_.chunk_size);
+    const Reason reason = downloader_.open(config_.product, release_->version, release_->sha256,
+                                           {begin, end, release_->size});
+    download_->request_open = reason == Reason::none;
+    return reason;
+}
+
+Reason OTAUpdateManager::read_piece(std::uint64_t now) {
+    Download& download = *download_;
+    std::size_t received = 0;
+    const Reason reason = downloader_.read(download.buffer.get() + download.buffered,
+                                           kBufferSize - download.buffered, received);
+    if (reason != Reason::none) {
+        return reason;
+    }
+    download.buffered += received;
+    download.window_bytes += static_cast<std::uint32_t>(received);
+    if (download.buffered == kBufferSize || (received > 0 && download.received() == release_->size)) {
+        if (const Reason flushed = flush_buffer(); flushed != Reason::none) {
+            return flushed;
+        }
+    }
+    if (downloader_.at_end()) {
+        download.request_open = false;
+    }
+    return watch_rate(now);
+}
+
+Reason OTAUpdateManager::flush_buffer() {
+    Download& download = *download_;
+    if (download.written == 0) {
+        const Reason reason = check_head(download.buffer.get(), download.buffered);
+        if (reason != Reason::none) {
+            return reason;
+        }
+    }
+    verifier_.update_image(download.buffer.get(), download.buffered);
+    if (ports_.slots.write(download.buffer.get(), download.buffered) != PortResult::ok) {
+        return Reason::flash_error;
+    }
+    download.written += static_cast<std::uint32_t>(download.buffered);
+    download.buffered = 0;
+    const int quarter = static_cast<int>(std::uint64_t{download.written} * 4 / release_->size);
+    if (quarter > download.reported_quarter) {
+        download.reported_quarter = quarter;
+        publish(UpdateStatus::downloading, quarter * 25, Reason::none);
+    }
+    return confirm_progress();
+}
+
+Reason OTAUpdateManager::check_head(const std::uint8_t* head, std::size_t size) {
+    if (size < kImageHeadSize) {
+        return Reason::image_bad_header;
+    }
+    std::string app_version;
+    const Reason reason = check_image_head(head, chip_id_of(config_.chip).value_or(kNoChip), app_version);
+    if (reason != Reason::none) {
+        return reason;
+    }
+    if (app_version != release_->version) {
+        // An Arduino-built image carries its core's version there, so this is a warning as a rule.
+        observer_.on_event({"app_version_differs", release_->id, app_version, Reason::app_version_mismatch});
+        if (release_->strict_app_version) {
+            return Reason::app_version_mismatch;
+        }
+    }
+    return sha256(head, kImageHeadSize, download_->image_head) ? Reason::none : Reason::out_of_memory;
+}
+
+Reason OTAUpdateManager::confirm_progress() {
+    Download& download = *download_;
+    const bool whole = download.written == release_->size;
+    if (!whole && download.written - download.confirmed < config_.chunk_size) {
+        return Reason::none;
+    }
+    if (!storage_.set(DownloadProgress{release_->sha256, download.written})) {
+        return Reason::storage_error;
+    }
+    download.confirmed = download.written;
+    event("chunk_confirmed", "offset", download.confirmed);
+    return Reason::none;
+}
+
+/// A server that drips bytes would otherwise keep the device in the download for ever.
+Reason OTAUpdateManager::watch_rate(std::uint64_t now) {
+    Download& download = *download_;
+    if (now - download.window_start_ms < kRateWindow_ms) {
+        return Reason::none;
+    }
+    const bool too_slow = download.window_bytes < kMinRate * (kRateWindow_ms / kSecond_ms);
+    download.window_start_ms = now;
+    download.window_bytes = 0;
+    return too_slow ? Reason::download_too_slow : Reason::none;
+}
+
+Reason OTAUpdateManager::finish_download() {
+    publish(UpdateStatus::verifying, 100, Reason::none);
+    Reason reason =
+        verifier_.finish_image(release_->sha256, release_->signature.data(), release_->signature.size());
+    if (reason != Reason::none) {
+        return reason;
+    }
+    event("verified");
+    PendingUpdate pending;
+    pending.release_id = release_->id;
+    pending.version = release_->version;
+    pending.version_is_authentic = release_->version_is_authentic;
+    pending.sequence = release_->sequence;
+    pending.image_head = download_->image_head;
+    pending.slot = static_cast<std::uint8_t>(ports_.slots.update_slot());
+    if (!storage_.set(pending)) {
+        return Reason::storage_error;
+    }
+    const PortResult activated = ports_.slots.activate();
+    if (activated != PortResult::ok) {
+        reason = activated == PortResult::invalid ? Reason::image_not_bootable : Reason::flash_error;
+        return storage_.clear_pending() ? reason : Reason::storage_error;
+    }
+    event("activated", "slot", pending.slot);
+    publish(UpdateStatus::rebooting, 100, Reason::none);
+    end_download();
+    restart_soon(ports_.clock.uptime_ms());
+    return Reason::none;
+}
+
+void OTAUpdateManager::handle_download_failure(Reason reason, std::uint64_t now) {
+    if (reason == Reason::release_expired || reason == Reason::release_withdrawn) {
+        drop_release(UpdateStatus::rejected, reason);
+        return;
+    }
+    FailureRecord failure = failures_of(release_->sequence);
+    std::uint32_t delay = 0;
+    if (is_about_image(reason)) {
+        end_download();
+        ++failure.attempts;
+        if (!storage_.clear_progress() || !storage_.set(failure)) {
+            event("storage_failed", Reason::storage_error);
+        }
+        report_finally(release_->id, release_->version, UpdateStatus::failed, to_string(reason));
+        if (failure.attempts >= kMaxAttempts) {
+            event("given_up", reason);
+            release_.reset();
+            state_ = UpdateState::idle;
+            return;
+        }
+        delay = back_off_ms(failure.attempts);
+    } else {
+        bool made_progress = download_ && download_->confirmed > download_->confirmed_before_try;
+        const int percent =
+            download_ ? static_cast<int>(std::uint64_t{download_->received()} * 100 / release_->size) : 0;
+        if (reason == Reason::range_ignored || reason == Reason::http_range_not_satisfiable) {
+            restart_from_zero();
+            made_progress = false;
+        } else if (reason == Reason::flash_error || reason == Reason::storage_error ||
+                   reason == Reason::out_of_memory) {
+            end_download();  // What is in RAM may not be what is in flash: begin from what NVS confirms.
+        } else {
+            downloader_.close();
+            if (download_) {
+                download_->request_open = false;
+                download_->confirmed_before_try = download_->confirmed;
+            }
+        }
+        if (made_progress) {
+            // A poor link that still gets a chunk through each time is not a reason to back off.
+            failure.link_failures = 0;
+            delay = kSecond_ms + random_up_to(kSecond_ms);
+        } else {
+            ++failure.link_failures;
+            delay = back_off_ms(failure.attempts + failure.link_failures);
+            if (!storage_.set(failure)) {
+                event("storage_failed", Reason::storage_error);
+            }
+        }
+        delay = std::max<std::uint32_t>(delay, downloader_.retry_after_s() * kSecond_ms);
+        publish(UpdateStatus::downloading, percent, reason);
+    }
+    start_at_ms_ = now + delay;
+    state_ = UpdateState::waiting;
+    event("download_failed", reason);
+    event("retry", "delay_ms", delay);
+}
+
+/// The server cannot go on where the download stands. What is in the slot is given up: the next try
+/// asks for the whole, and may then be answered with a 200.
+void OTAUpdateManager::restart_from_zero() {
+    end_download();
+    if (!storage_.clear_progress()) {
+        event("storage_failed", Reason::storage_error);
+    }
+}
+
+void OTAUpdateManager::drop_release(UpdateStatus status, Reason reason) {
+    publish(status, 0, reason);
+    event("dropped", reason);
+    end_download();
+    release_.reset();
+    state_ = UpdateState::idle;
+}
+
+void OTAUpdateManager::end_download() {
+    if (download_) {
+        downloader_.close();
+        download_.reset();
+    }
+}
+
+// Time
+
+/// Doubles from the first back-off with every failure, up to the limit; then up to a quarter is added
+/// at random, so that devices that lost the same server do not come back together.
+std::uint32_t OTAUpdateManager::back_off_ms(std::uint32_t failures) {
+    std::uint64_t delay_s = config_.first_back_off_s;
+    for (std::uint32_t i = 1; i < failures && delay_s < config_.back_off_limit_s; ++i) {
+        delay_s *= 2;
+    }
+    const auto delay =
+        static_cast<std::uint32_t>(std::min<std::uint64_t>(delay_s, config_.back_off_limit_s) * kSecond_ms);
+    return delay + random_up_to(delay / 4);
+}
+
+std::uint32_t OTAUpdateManager::random_up_to(std::uint32_t limit) {
+    // The bias of the modulo is below one in 49 for a day in milliseconds: of no account for a delay.
+    return limit == 0 ? 0 : ports_.random.next() % limit;
+}
+
+FailureRecord OTAUpdateManager::failures_of(std::int64_t sequence) const {
+    const auto failure = storage_.failure();
+    return failure && failure->sequence == sequence ? *failure : FailureRecord{sequence, 0, 0};
+}
+
+DeviceFacts OTAUpdateManager::facts() const {
+    DeviceFacts device;
+    device.mac = config_.mac;
+    device.product = config_.product;
+    device.chip = config_.chip;
+    device.running_version = running_version_;
+    device.running_version_is_authentic = running_version_is_authentic_;
+    device.stored_sequence = stored_sequence_;
+    device.slot_size = ports_.slots.update_slot_size();
+    device.unix_time = ports_.clock.unix_time();
+    return device;
+}
+
+// Reports
+
+void OTAUpdateManager::publish(UpdateStatus status, int progress, Reason reason) {
+    StatusMessage message;
+    message.release_id = release_->id;
+    message.version = release_->version;
+    message.state = to_string(status);
+    message.progress = progress;
+    message.reason = reason == Reason::none ? "" : to_string(reason);
+    message.running_version = running_version_;
+    publish(message);
+}
+
+bool OTAUpdateManager::publish(const StatusMessage& message) {
+    if (!ports_.mqtt.connected()) {
+        return false;
+    }
+    const std::string json = to_json(message);
+    if (!ports_.mqtt.publish(topics_.status.c_str(), json.data(), json.size())) {
+        return false;
+    }
+    observer_.on_status(message);
+    return true;
+}
+
+/// A report that must arrive: kept in NVS until the broker has acknowledged it.
+void OTAUpdateManager::report_finally(std::string_view release_id, std::string_view version,
+                                      UpdateStatus status, std::string_view reason) {
+    report_ = PendingReport{std::string(release_id), std::string(version), to_string(status), std::string(reason)};
+    report_in_flight_ = false;
+    if (!storage_.set(*report_)) {
+        event("storage_failed", Reason::storage_error);
+    }
+}
+
+void OTAUpdateManager::deliver_report() {
+    if (!report_) {
+        return;
+    }
+    if (!ports_.mqtt.connected()) {
+        report_in_flight_ = false;
+    } else if (!report_in_flight_) {
+        StatusMessage message;
+        message.release_id = report_->release_id;
+        message.version = report_->version;
+        message.state = report_->state;
+        message.progress = report_->state == to_string(UpdateStatus::installed) ? 100 : 0;
+        message.reason = report_->reason;
+        message.running_version = running_version_;
+        report_in_flight_ = publish(message);
+    } else if (ports_.mqtt.all_acknowledged()) {
+        report_.reset();
+        if (!storage_.clear_report()) {
+            event("storage_failed", Reason::storage_error);
+        }
+        event("report_delivered");
+    }
+}
+
+void OTAUpdateManager::event(const char* name, Reason reason) {
+    UpdateEvent event{name, {}, {}, reason, nullptr, 0};
+    if (release_) {
+        event.release_id = release_->id;
+        event.version = release_->version;
+    }
+    observer_.on_event(event);
+}
+
+void OTAUpdateManager::event(const char* name, const char* value_name, std::int64_t value) {
+    UpdateEvent event{name, {}, {}, Reason::none, value_name, value};
+    if (release_) {
+        event.release_id = release_->id;
+        event.version = release_->version;
+    }
+    observer_.on_event(event);
+}
+
+// The loop
+
+std::uint32_t OTAUpdateManager::step() {
+    const std::uint64_t now = ports_.clock.uptime_ms();
+    const auto until = [now](std::uint64_t when) {
+        constexpr std::uint64_t kLongest_ms = 60 * kSecond_ms;
+        return static_cast<std::uint32_t>(when <= now ? 0 : std::min(when - now, kLongest_ms));
+    };
+    if (state_ == UpdateState::restarting) {
+        if (!ports_.mqtt.connected() || ports_.mqtt.all_acknowledged() || now >= restart_at_ms_) {
+            ports_.reboot.restart();
+        }
+        return until(restart_at_ms_);
+    }
+    deliver_report();
+    receive_messages();
+    if (state_ == UpdateState::self_test) {
+        step_self_test(now);
+        return until(std::min(self_test_deadline_ms_, now + kSecond_ms));
+    }
+    if (state_ == UpdateState::waiting && now >= start_at_ms_) {
+        state_ = UpdateState::downloading;
+        if (download_) {
+            download_->window_start_ms = now;
+            download_->window_bytes = 0;
+        }
+    }
+    if (state_ == UpdateState::downloading) {
+        step_download(now);
+        return 0;
+    }
+    if (now >= next_check_in_ms_) {
+        check_in(now);
+        return 0;
+    }
+    return until(state_ == UpdateState::waiting ? std::min(start_at_ms_, next_check_in_ms_) : next_check_in_ms_);
+}
+
+}  // namespace ota
