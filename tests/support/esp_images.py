@@ -26,13 +26,23 @@ CHIP_IDS = {
     "esp32c61": 20,
     "esp32c5": 23,
 }
+# Where flash data is mapped; elsewhere than at 0x3C000000 on these.
+_DATA_ADDRESSES = {
+    "esp32": 0x3F400000,
+    "esp32s2": 0x3F000000,
+    "esp32c5": 0x42000000,
+    "esp32c6": 0x42000000,
+    "esp32c61": 0x42000000,
+    "esp32h2": 0x42000000,
+    "esp32p4": 0x40000000,
+}
 HEADER_BYTES = 24
 SEGMENT_HEADER_BYTES = 8
 DESCRIPTOR_BYTES = 256
 HASH_BYTES = 32
 
 
-def app_image(  # noqa: PLR0913 - one for each thing that an image says of itself
+def app_image(
     *,
     chip: str | int = "esp32s3",
     size: int = 4096,
@@ -72,7 +82,7 @@ def app_image(  # noqa: PLR0913 - one for each thing that an image says of itsel
         0xE9,
         segments,
         2,
-        0x1F,
+        0x10,
         0x40375000,
         0xEE,
         bytes(3),
@@ -83,8 +93,9 @@ def app_image(  # noqa: PLR0913 - one for each thing that an image says of itsel
         bytes(4),
         hash_appended,
     )
+    address = _DATA_ADDRESSES.get(str(chip), 0x3C000000) + 0x20
     for number, content in enumerate(data):
-        image += struct.pack("<II", 0x3C000020 + 0x10000 * number, len(content)) + content
+        image += struct.pack("<II", address + 0x10000 * number, len(content)) + content
     image += bytes(3) + bytes([checksum_of(data)])
     return image + (hashlib.sha256(image).digest() if hash_appended else b"")
 

@@ -1,0 +1,161 @@
+import json
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from ota_core import targets
+from ota_core.errors import DropRejected, RejectionCode
+from ota_core.targets import TargetsFile, normalise_mac, parse_mac_list, parse_targets_document
+from support.drops import target_list
+from support.rejections import rejected
+
+mac_bytes = st.binary(min_size=6, max_size=6)
+spellings = st.sampled_from([":", "-", ""])
+
+
+def plain(mac):
+    return mac.hex(":").upper()
+
+
+def spelled(mac, separator, upper):
+    text = mac.hex(separator) if separator else mac.hex()
+    return text.upper() if upper else text
+
+
+any_spelling = st.builds(spelled, mac_bytes, spellings, st.booleans())
+
+
+@given(mac_bytes, spellings, st.booleans())
+def test_mac_in_any_accepted_spelling_is_normalised(mac, separator, upper):
+    assert normalise_mac(spelled(mac, separator, upper)) == plain(mac)
+
+
+@given(any_spelling, st.data())
+def test_mac_with_one_character_wrong_is_none(mac, data):
+    at = data.draw(st.integers(0, len(mac) - 1))
+    wrong = data.draw(st.characters(exclude_characters="0123456789abcdefABCDEF" + mac[at]))
+    assert normalise_mac(mac[:at] + wrong + mac[at + 1 :]) is None
+
+
+@given(st.text())
+def test_any_text_is_a_plain_mac_or_none(text):
+    mac = normalise_mac(text)
+    assert mac is None or normalise_mac(mac) == mac
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "AA:BB:CC:DD:EE",
+        "AA:BB:CC:DD:EE:FF:00",
+        "AA:BB-CC:DD:EE:FF",
+        "AABB:CC:DD:EE:FF",
+        "AABBCC:DDEEFF",
+        "AA BB CC DD EE FF",
+        "AABB.CCDD.EEFF",
+        "AA:BB:CC:DD:EE:FF\n",
+        " AA:BB:CC:DD:EE:FF",
+        "0xAABBCCDDEEFF",
+        "ＡＡ:BB:CC:DD:EE:FF",
+        "AA:BB:CC:DD:EE:F",
+    ],
+)
+def test_text_that_is_almost_a_mac_is_none(text):
+    assert normalise_mac(text) is None
+
+
+@given(st.lists(st.tuples(mac_bytes, spellings, st.booleans()), min_size=1), st.booleans(), st.integers(0, 4))
+def test_list_is_sorted_and_duplicates_are_folded(macs, in_object, indent):
+    listed = [spelled(*mac) for mac in macs]
+    raw = json.dumps({"devices": listed} if in_object else listed, indent=indent).encode()
+    assert parse_targets_document(raw) == sorted({plain(mac) for mac, *_ in macs})
+
+
+@given(
+    st.lists(st.tuples(st.text() | any_spelling, st.sampled_from(["", "\n", "\r\n\n"])), min_size=1, max_size=20),
+    st.booleans(),
+)
+def test_invalid_macs_are_reported_with_the_lines_they_stand_on(items, in_object):
+    raw, line, expected = '{\n"devices": [' if in_object else "[", 2 if in_object else 1, []
+    for number, (text, gap) in enumerate(items):
+        raw += gap
+        line += gap.count("\n")
+        if normalise_mac(text) is None:
+            expected.append(f"{text[:40]!r} (line {line})")
+        raw += json.dumps(text) + ("," if number + 1 < len(items) else "]")
+    raw += "\n}" if in_object else ""
+    assume(expected)
+    more = f" and {len(expected) - 10} more" if len(expected) > 10 else ""
+    with rejected(RejectionCode.TARGET_MAC_INVALID, f"not a MAC address: {', '.join(expected[:10])}{more}; expected"):
+        parse_targets_document(raw.encode())
+
+
+def test_invalid_macs_of_a_manifest_are_reported_by_position():
+    with rejected(RejectionCode.TARGET_MAC_INVALID, "'x' (item 2)"):
+        parse_mac_list(["AABBCCDDEEFF", "x"])
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b"", "the targets file is not JSON"),
+        (b"AA:BB:CC:DD:EE:FF\n", "the targets file is not JSON"),
+        (b'\xef\xbb\xbf["AABBCCDDEEFF"]', "the targets file is not JSON"),
+        (b"{}", "the targets file is an object"),
+        (b'{"devices": ["AABBCCDDEEFF"], "more": 1}', "the targets file is an object"),
+        (b'{"devices": {}}', "the targets file is an object"),
+        (b'"AABBCCDDEEFF"', "the targets file is a string"),
+        (b"null", "the targets file is null"),
+        (b"7", "the targets file is an integer"),
+        (b'["AABBCCDDEEFF", 7]', "item 2 of the list is an integer"),
+        (b'[["AABBCCDDEEFF"]]', "item 1 of the list is a list"),
+        (b'{"devices": [], "devices": ["AABBCCDDEEFF"]}', "the same name twice"),
+    ],
+)
+def test_targets_file_of_another_form_is_rejected(raw, message):
+    with rejected(RejectionCode.TARGETS_MALFORMED, message):
+        parse_targets_document(raw)
+
+
+@pytest.mark.parametrize("raw", [b"[]", b'{"devices": []}'])
+def test_empty_target_list_is_rejected(raw):
+    with rejected(RejectionCode.TARGETS_EMPTY):
+        parse_targets_document(raw)
+
+
+def test_a_million_targets_are_accepted_and_one_more_is_not():
+    listed = target_list(1_000_000)
+    raw = json.dumps(listed, indent=1).encode()
+    assert parse_targets_document(raw) == listed
+    with rejected(RejectionCode.TARGETS_TOO_MANY, "1000001 devices are listed; expected at most 1000000"):
+        parse_targets_document(raw[:-2] + b',\n"020000000000"]')
+
+
+def test_targets_file_that_is_too_large_is_rejected_before_it_is_read():
+    targets.check_targets_file_size(targets.MAX_TARGETS_FILE_BYTES)
+    with rejected(RejectionCode.TARGETS_MALFORMED, "48000001 bytes"):
+        targets.check_targets_file_size(targets.MAX_TARGETS_FILE_BYTES + 1)
+    with rejected(RejectionCode.TARGETS_MALFORMED, "48000001 bytes"):
+        parse_targets_document(b" " * (targets.MAX_TARGETS_FILE_BYTES + 1))
+
+
+@given(st.binary())
+def test_targets_file_of_any_bytes_is_read_or_rejected(raw):
+    with pytest.raises(DropRejected):
+        parse_targets_document(raw)
+
+
+def test_targets_file_must_be_the_signed_one():
+    raw = b'["020000000001"]'
+    signed = TargetsFile("d3a1fe11fc40a1bc5d1fd0b6f9dd9a0a5d68cd0ba1d6c4c5ee3d5f3a3c35a1d0", 1)
+    with rejected(RejectionCode.TARGETS_FILE_CHANGED, signed.sha256):
+        targets.check_targets_file(signed, raw)
+
+
+@given(st.lists(st.text(), max_size=50), st.integers(1, 10))
+def test_batches_are_full_but_for_the_last_and_hold_every_item_in_order(items, size):
+    cut = list(targets.batches(iter(items), size))
+    assert [item for batch in cut for item in batch] == items
+    assert all(len(batch) == size for batch in cut[:-1])
+    assert all(0 < len(batch) <= size for batch in cut)
