@@ -274,6 +274,8 @@ def _bring_up(state: Path, running: _Running | None, say: Say) -> LocalCloud:
         built = pool.submit(build_stack, PROJECT, sam, logs / "sam-build.log")
         if running is None:
             say("starting PostgreSQL and the AWS emulator")
+            for old in ("postgresql.log", "emulator.log"):
+                (logs / old).unlink(missing_ok=True)
             database = pool.submit(
                 start_postgresql,
                 state / "postgresql",

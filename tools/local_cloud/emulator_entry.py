@@ -1,13 +1,17 @@
-"""Run the AWS emulator, with every listener on loopback. Runs in the emulator's own environment."""
+"""Run the AWS emulator, mended where it falls short. Runs in the emulator's own environment."""
 
-# ruff: noqa: ANN401 - what asyncio takes is passed on as it is
+# ruff: noqa: ANN401 - what the emulator and asyncio take is passed on as it is
 
+import json
 from asyncio.base_events import BaseEventLoop
 from typing import Any
 
+import yaml
 from ministack.app import main
+from ministack.services.cloudformation import provisioners
 
 _create_server = BaseEventLoop.create_server
+_state_machine_definition = provisioners._sfn_definition  # noqa: SLF001
 
 
 async def _create_server_on_loopback(
@@ -18,7 +22,13 @@ async def _create_server_on_loopback(
     return await _create_server(loop, factory, address, port, **options)
 
 
+def _state_machine_definition_as_json(properties: Any) -> str:
+    """Translate a definition written in YAML, as CloudFormation does; the emulator's Step Functions reads only JSON."""
+    return json.dumps(yaml.safe_load(_state_machine_definition(properties)))
+
+
 BaseEventLoop.create_server = _create_server_on_loopback  # type: ignore[assignment, method-assign]
+provisioners._sfn_definition = _state_machine_definition_as_json  # noqa: SLF001
 
 if __name__ == "__main__":
     main()
