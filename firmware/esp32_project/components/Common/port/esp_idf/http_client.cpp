@@ -51,11 +51,7 @@ class EspHttpClient final : public HttpClient {
 public:
     explicit EspHttpClient(const HttpClientConfig& config) : config_(config) {}
 
-    ~EspHttpClient() override {
-        if (client_ != nullptr) {
-            esp_http_client_cleanup(client_);
-        }
-    }
+    ~EspHttpClient() override { disconnect(); }
     EspHttpClient(const EspHttpClient&) = delete;
     EspHttpClient& operator=(const EspHttpClient&) = delete;
 
@@ -67,7 +63,7 @@ public:
         const bool reused = connected_;
         HttpResult result = exchange(head);
         if (result == HttpResult::link_lost && reused) {
-            result = exchange(head);
+            result = prepare(request) ? exchange(head) : HttpResult::unreachable;
         }
         return result;
     }
@@ -77,7 +73,7 @@ public:
         if (!exchanging_) {
             return HttpResult::link_lost;
         }
-        if (has_no_body_) {
+        if (at_end_) {
             return HttpResult::ok;
         }
         // esp_http_client_read waits `timeout_ms` for each piece until the buffer is full. A server
@@ -89,8 +85,8 @@ public:
             return HttpResult::timed_out;
         }
         if (first <= 0) {
-            const bool complete = first == 0 && esp_http_client_is_complete_data_received(client_);
-            return complete ? HttpResult::ok : HttpResult::link_lost;
+            at_end_ = first == 0 && esp_http_client_is_complete_data_received(client_);
+            return at_end_ ? HttpResult::ok : HttpResult::link_lost;
         }
         received = 1;
         if (size > 1) {
@@ -103,11 +99,8 @@ public:
     }
 
     void close() override {
-        if (exchanging_ && !has_no_body_ && !esp_http_client_is_complete_data_received(client_)) {
+        if (exchanging_ && !at_end_) {
             disconnect();
-        }
-        if (exchanging_) {
-            esp_http_client_clear_response_buffer(client_);
         }
         exchanging_ = false;
     }
@@ -118,6 +111,10 @@ private:
         if (origin.empty()) {
             ESP_LOGE(kTag, "Not an absolute URL: %s", request.url);
             return false;
+        }
+        // esp_http_client would keep a connection when only the scheme changes.
+        if (origin != origin_) {
+            disconnect();
         }
         if (client_ == nullptr) {
             esp_http_client_config_t settings = {};
@@ -134,14 +131,8 @@ private:
                 ESP_LOGE(kTag, "No memory for the HTTP client");
                 return false;
             }
-        } else {
-            // esp_http_client keeps a connection when only the scheme changes.
-            if (origin != origin_) {
-                disconnect();
-            }
-            if (esp_http_client_set_url(client_, request.url) != ESP_OK) {
-                return false;
-            }
+        } else if (esp_http_client_set_url(client_, request.url) != ESP_OK) {
+            return false;
         }
         origin_ = origin;
 
@@ -189,13 +180,17 @@ private:
         exchanging_ = true;
         // RFC 9110, section 6.4.1: these never have a body, though a 304 may announce the length
         // that the body of a 200 would have, which esp_http_client would wait for.
-        has_no_body_ = head.status == 204 || head.status == 304;
+        at_end_ = head.status == 204 || head.status == 304;
         return HttpResult::ok;
     }
 
+    /// Gives the client up with its connection: what it has received of a body, and nobody has read,
+    /// would be taken for the beginning of the next one.
     void disconnect() {
-        esp_http_client_close(client_);
-        esp_http_client_clear_response_buffer(client_);
+        if (client_ != nullptr) {
+            esp_http_client_cleanup(client_);
+            client_ = nullptr;
+        }
         connected_ = false;
         exchanging_ = false;
     }
@@ -232,7 +227,7 @@ private:
     std::string origin_;                ///< That the client is set to.
     bool connected_ = false;
     bool exchanging_ = false;  ///< Between a successful get() and close().
-    bool has_no_body_ = false;
+    bool at_end_ = false;      ///< Of the body.
 };
 
 }  // namespace
