@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 
 _RDS_CERTIFICATES = Path(__file__).parent / "certificates" / "rds-global-bundle.pem"
 # Longer than any statement of the project but the COPY of a million targets, which streams.
-_SOCKET_TIMEOUT_SECONDS = 60
+_SOCKET_TIMEOUT_SECONDS = 60.0
 # SQLSTATE class 57P: the server is shutting down, crashed or not ready
 # (https://www.postgresql.org/docs/current/errcodes-appendix.html).
 _SERVER_GOES = ("57P01", "57P02", "57P03")
+# Classes: connection exception, insufficient resources (too many connections), operator intervention.
+_OUTAGES = ("08", "53", "57")
 
 _Result = TypeVar("_Result")
 
@@ -45,11 +47,20 @@ class DatabaseSettings:
     database_ca_pem: str = ""
 
 
+def is_outage(error: Exception) -> bool:
+    """Whether the database could not be reached or could not serve, as opposed to refusing a statement."""
+    if isinstance(error, DatabaseError):
+        return str(error.args[0].get("C")).startswith(_OUTAGES)
+    return isinstance(error, (InterfaceError, OSError))
+
+
 class Database:
     """One connection, kept for as long as it lives."""
 
-    def __init__(self, settings: DatabaseSettings) -> None:
+    def __init__(self, settings: DatabaseSettings, *, timeout_seconds: float = _SOCKET_TIMEOUT_SECONDS) -> None:
+        """Args: timeout_seconds: how long to wait for the server to accept a connection or to answer."""
         self._settings = settings
+        self._timeout_seconds = timeout_seconds
         self._connection: Connection | None = None
         self._tls = _tls_context(settings)
         self._credentials = _secret_login(settings) if settings.database_secret_arn else _iam_login(settings)
@@ -96,7 +107,7 @@ class Database:
             database=self._settings.database_name,
             password=password,
             ssl_context=self._tls,
-            timeout=_SOCKET_TIMEOUT_SECONDS,
+            timeout=self._timeout_seconds,
             application_name="esp32-ota",
         )
 

@@ -1,0 +1,72 @@
+"""CheckForUpdate: `GET /devices/{mac}/update`, the notification that a device should act on now, or 204."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.utilities.typing import LambdaContext
+from ota_core.api_gateway import (
+    Answer,
+    RequestRefused,
+    answer,
+    answer_json,
+    answer_nothing,
+    path_parameter,
+    query_parameter,
+)
+from ota_core.check_in import should_act
+from ota_core.check_in_store import CheckInStore
+from ota_core.database import Database, DatabaseSettings
+from ota_core.envelope import payload_of
+from ota_core.environment import read_environment
+from ota_core.manifest import is_product, parse_manifest
+from ota_core.notification import write_notification
+from ota_core.targets import normalise_mac
+
+# What an app descriptor can hold, and more: an Arduino core's string need not be SemVer.
+_RUNNING_VERSION = re.compile(r"[\x20-\x7e]{1,64}")
+_NOT_STORED = {"Cache-Control": "no-store"}
+
+DEVICES = CheckInStore(Database(read_environment(DatabaseSettings), timeout_seconds=5))
+logger = Logger()
+
+
+@logger.inject_lambda_context
+def lambda_handler(event: dict[str, Any], context: LambdaContext) -> Answer:
+    """Answer the device `mac` (path), which is a `product` and runs `version` (query)."""
+    return answer(event, check, logger)
+
+
+def check(event: Mapping[str, Any]) -> Answer:
+    """Read the request, look up, shape the answer."""
+    mac = normalise_mac(path_parameter(event, "mac"))
+    if mac is None:
+        raise RequestRefused(
+            400, "mac_invalid", "The path holds no MAC address; expected /devices/AA:BB:CC:DD:EE:FF/update."
+        )
+    product = query_parameter(event, "product")
+    if product is None or not is_product(product):
+        raise RequestRefused(
+            400,
+            "product_invalid",
+            "The query's product is missing or none; expected lower-case letters, digits and dashes, at most 63.",
+        )
+    running_version = query_parameter(event, "version")
+    if running_version is not None and _RUNNING_VERSION.fullmatch(running_version) is None:
+        raise RequestRefused(400, "version_invalid", "The query's version is none; expected 1 to 64 ASCII characters.")
+    candidate = DEVICES.check_in(mac=mac, product=product, running_version=running_version)
+    if candidate is None or not should_act(candidate, running_version, datetime.now(UTC)):
+        return answer_nothing(204, _NOT_STORED)
+    notification = write_notification(
+        release_id=candidate.release_id,
+        manifest=parse_manifest(payload_of(candidate.envelope)),
+        version=candidate.version,
+        envelope=candidate.envelope.encode(),
+        # A variable of the stage and not of the function, which would have to exist before its own API.
+        api_url=event["stageVariables"]["apiUrl"],
+    )
+    return answer_json(200, notification, _NOT_STORED)

@@ -1,0 +1,85 @@
+"""DeliverFirmware: `GET` and `HEAD /firmware/{product}/{version}`, an image or a part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import boto3
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.utilities.typing import LambdaContext
+from botocore.config import Config
+from ota_core.api_gateway import (
+    Answer,
+    RequestRefused,
+    answer,
+    answer_bytes,
+    answer_nothing,
+    header,
+    path_parameter,
+)
+from ota_core.database import Database, DatabaseSettings
+from ota_core.delivery import Delivery, FirmwareRequest
+from ota_core.delivery_store import DeliveryStore
+from ota_core.environment import read_environment
+from ota_core.image_store import ImageStore
+from ota_core.preconditions import Conditions
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """See the template for each variable."""
+
+    bucket: str
+    download_mode: str
+    image_cache_bytes: int
+
+
+SETTINGS = read_environment(Settings)
+# API Gateway waits 29 seconds. A presigned URL needs signature version 4 wherever the bucket is encrypted.
+S3 = boto3.client(
+    "s3",
+    config=Config(
+        signature_version="s3v4", connect_timeout=3, read_timeout=8, retries={"mode": "standard", "max_attempts": 2}
+    ),
+)
+DELIVERY = Delivery(
+    DeliveryStore(Database(read_environment(DatabaseSettings), timeout_seconds=5)),
+    ImageStore(S3, SETTINGS.bucket, SETTINGS.image_cache_bytes),
+    redirects=SETTINGS.download_mode == "redirect",
+)
+logger = Logger()
+
+
+@logger.inject_lambda_context
+def lambda_handler(event: dict[str, Any], context: LambdaContext) -> Answer:
+    """Answer a request for the image of `product` and `version` (path)."""
+    return answer(event, deliver, logger)
+
+
+def deliver(event: Mapping[str, Any]) -> Answer:
+    """Read the request, deliver, shape the answer."""
+    delivered = DELIVERY.deliver(
+        FirmwareRequest(
+            product=path_parameter(event, "product"),
+            version=path_parameter(event, "version"),
+            is_head=event["httpMethod"] == "HEAD",
+            range=header(event, "Range"),
+            conditions=Conditions(
+                if_match=header(event, "If-Match"),
+                if_none_match=header(event, "If-None-Match"),
+                if_modified_since=header(event, "If-Modified-Since"),
+                if_unmodified_since=header(event, "If-Unmodified-Since"),
+                if_range=header(event, "If-Range"),
+            ),
+            now=datetime.now(UTC),
+        )
+    )
+    if delivered.content is None:
+        return answer_nothing(delivered.status, delivered.headers)
+    if header(event, "Accept") is None:
+        # API Gateway decides by Accept whether to decode the content, and without one a device might get base64.
+        raise RequestRefused(406, "accept_missing", "Send the header Accept: application/octet-stream (or */*).")
+    return answer_bytes(delivered.status, delivered.content, delivered.headers)

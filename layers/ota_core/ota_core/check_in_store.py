@@ -1,0 +1,78 @@
+"""Devices that ask, and what is for them, in PostgreSQL."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .check_in import Candidate
+
+if TYPE_CHECKING:
+    from pg8000.native import Connection
+
+    from .database import Database
+
+# Who has the API key can make up MACs. A made-up one is answered, but beyond so many devices (five times the fleet that
+# the project is made for, half a GiB) no new one is recorded. The planner's estimate costs nothing to ask.
+MAX_DEVICES = 5_000_000
+
+# Three look-ups by index, however many devices and releases there are. Within a product ids rise with sequences,
+# because a product's releases are registered one after the other; so the primary key of release_targets, read
+# backwards, gives a device's latest release first.
+STATEMENT = """
+WITH seen AS (
+    INSERT INTO devices (mac, product, running_version)
+    SELECT CAST(:mac AS macaddr), product, CAST(:running_version AS text) FROM products
+    WHERE product = :product AND (
+        (SELECT reltuples FROM pg_class WHERE oid = CAST('devices' AS regclass)) < CAST(:max_devices AS real)
+        OR EXISTS (SELECT FROM devices WHERE mac = CAST(:mac AS macaddr))
+    )
+    ON CONFLICT (mac) DO UPDATE SET
+        product = EXCLUDED.product,
+        running_version = coalesce(EXCLUDED.running_version, devices.running_version),
+        last_seen_at = now()
+)
+SELECT release_id, version, envelope, allow_downgrade, expires_at FROM (
+    (
+        SELECT * FROM releases
+        WHERE product = :product AND state = 'published' AND target_count IS NULL
+        ORDER BY sequence DESC LIMIT 1
+    ) UNION ALL (
+        SELECT releases.* FROM release_targets JOIN releases ON releases.id = release_targets.release
+        WHERE mac = CAST(:mac AS macaddr) AND product = :product AND state = 'published'
+        ORDER BY release_targets.release DESC LIMIT 1
+    )
+) AS candidates ORDER BY sequence DESC LIMIT 1
+"""
+
+
+class CheckInStore:
+    """Records that devices asked, and finds what is for them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def check_in(self, *, mac: str, product: str, running_version: str | None) -> Candidate | None:
+        """Record that a device was seen and what it says it runs; find its latest published release, if there is one.
+
+        Args:
+            mac: as `AA:BB:CC:DD:EE:FF`.
+            product: what the device says it is.
+            running_version: what the device says it runs; None leaves what is recorded.
+        """
+
+        def work(connection: Connection) -> Candidate | None:
+            rows = connection.run(
+                STATEMENT, mac=mac, product=product, running_version=running_version, max_devices=MAX_DEVICES
+            )
+            if not rows:
+                return None
+            release_id, version, envelope, allow_downgrade, expires_at = rows[0]
+            return Candidate(
+                release_id=release_id,
+                version=version,
+                envelope=envelope,
+                allow_downgrade=allow_downgrade,
+                expires_at=expires_at,
+            )
+
+        return self._database.transaction(work)
