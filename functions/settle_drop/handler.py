@@ -12,7 +12,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from ota_core.environment import read_environment
 from ota_core.firmware_store import FirmwareStore, ObjectVersion
 from ota_core.inbox import reason_key
-from ota_core.manifest import format_time
+from ota_core.rfc3339 import format_time
 
 
 @dataclass(frozen=True, slots=True)

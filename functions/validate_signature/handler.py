@@ -37,16 +37,15 @@ logger = Logger()
 @logger.inject_lambda_context
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Validate the drop that `event["object"]` (of EventBridge's S3 event) belongs to."""
-    arrived = event["object"]
+    key = event["object"]["key"]  # As it is: this event does not encode it.
     verdict = VALIDATION.validate(
-        # The key as it is: this event does not encode it.
-        ObjectVersion(arrived["key"], arrived["version-id"], arrived["size"]),
+        key,
         execution=event["execution"],
         now=datetime.now(UTC),
         pending=[ObjectVersion(**member) for member in event["pending"]] if event.get("pending") else None,
     )
     answer = shape(verdict)
-    logger.info("validated", extra={"key": arrived["key"], **{k: v for k, v in answer.items() if k != "release"}})
+    logger.info("validated", extra={"key": key, **{k: v for k, v in answer.items() if k != "release"}})
     return answer
 
 

@@ -46,7 +46,7 @@ def test_lambda_tasks_have_a_timeout(state_machine):
 
 def test_concurrency_of_batches_is_what_the_publishing_function_divides_by(state_machine, resources):
     variables = resources["PublishMqttFunction"]["Properties"]["Environment"]["Variables"]
-    assert variables["PUBLISH_CONCURRENCY"] == state_machine["States"]["PublishBatches"]["MaxConcurrency"]
+    assert int(variables["PUBLISH_CONCURRENCY"]) == state_machine["States"]["PublishBatches"]["MaxConcurrency"]
 
 
 def test_placeholders_are_all_substituted(state_machine, resources, project):

@@ -15,7 +15,8 @@ from ota_core import strict_json
 from ota_core.envelope import MAX_ENVELOPE_BYTES, envelope_too_large, keyid_of, parse
 from ota_core.errors import OtaError
 from ota_core.esp_image import DEFAULT_SLOT_BYTES, check_fits_slot
-from ota_core.manifest import MAX_CHANGELOG_CHARS, MAX_SEQUENCE, format_time
+from ota_core.manifest import MAX_CHANGELOG_CHARS, MAX_SEQUENCE
+from ota_core.rfc3339 import format_time
 from ota_core.targets import MAX_TARGETS_FILE_BYTES, AllDevices, Targets, check_targets_file_size
 
 from . import drop, files, signing_keys

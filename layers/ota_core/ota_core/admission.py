@@ -10,7 +10,8 @@ from . import versions
 from .envelope import verify_signature
 from .errors import DropRejected, RejectionCode
 from .esp_image import EspImage, inspect
-from .manifest import Manifest, format_time
+from .manifest import Manifest
+from .rfc3339 import format_time
 
 if TYPE_CHECKING:
     from datetime import datetime

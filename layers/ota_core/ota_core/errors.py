@@ -43,6 +43,7 @@ class RejectionCode(StrEnum):
     TARGETS_FILE_MISSING = "targets_file_missing"
     TARGETS_FILE_CHANGED = "targets_file_changed"
     TARGETS_COUNT_MISMATCH = "targets_count_mismatch"
+    ROLLOUT_INVALID = "rollout_invalid"
     NOTIFICATION_TOO_LARGE = "notification_too_large"
     INBOX_KEY_INVALID = "inbox_key_invalid"
     INBOX_FILE_UNKNOWN = "inbox_file_unknown"

@@ -6,12 +6,14 @@ import base64
 import json
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from . import strict_json
 from .errors import DropRejected, RejectionCode
 from .esp_image import CHIP_IDS
+from .rfc3339 import format_time, parse_time
+from .rollout import Rollout, parse_rollout, write_rollout
 from .targets import MAX_TARGETS, AllDevices, ListedDevices, Targets, TargetsFile, parse_mac_list
 from .versions import AUTO, MAX_VERSION_CHARS, is_version
 
@@ -23,7 +25,7 @@ MAX_SEQUENCE = 2**53 - 1
 _PRODUCT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _REQUIRED = ("schema", "product", "version", "sequence", "expires", "changelog", "chip", "firmware", "targets")
-_OPTIONAL = ("allow_downgrade", "strict_app_version")
+_OPTIONAL = ("allow_downgrade", "strict_app_version", "rollout")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,7 @@ class Manifest:
         targets: whom the release is for.
         allow_downgrade: whether a lower version than the latest is meant.
         strict_app_version: whether the image's own version must equal `version`.
+        rollout: the waves in which devices are told; None: all at once.
     """
 
     product: str
@@ -57,6 +60,7 @@ class Manifest:
     targets: Targets
     allow_downgrade: bool = False
     strict_app_version: bool = False
+    rollout: Rollout | None = None
 
 
 def is_product(text: str) -> bool:
@@ -101,6 +105,7 @@ def parse_manifest(payload: bytes) -> Manifest:
         targets=_targets(fields.document["targets"]),
         allow_downgrade=fields.take("allow_downgrade", bool, default=False),
         strict_app_version=fields.take("strict_app_version", bool, default=False),
+        rollout=parse_rollout(fields.document["rollout"]) if "rollout" in fields.document else None,
     )
     if manifest.strict_app_version and manifest.version == AUTO:
         # The signer relies on a comparison that could not be made.
@@ -139,12 +144,9 @@ def write_manifest(manifest: Manifest) -> bytes:
         document["allow_downgrade"] = True
     if manifest.strict_app_version:
         document["strict_app_version"] = True
+    if manifest.rollout:
+        document["rollout"] = write_rollout(manifest.rollout)
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def format_time(moment: datetime) -> str:
-    """RFC 3339, in UTC, whole seconds: `2026-01-31T12:00:00Z`."""
-    return moment.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"
 
 
 class _Fields:
@@ -202,13 +204,10 @@ def _version(text: str) -> str:
 
 
 def _time(text: str) -> datetime:
-    # RFC 3339 section 5.6; fromisoformat alone also takes ISO forms that other readers do not.
-    if re.fullmatch(r"\d{4}-\d\d-\d\d[Tt](?!24)\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)", text, re.ASCII):
-        try:
-            return datetime.fromisoformat(text.upper()).astimezone(UTC)
-        except (ValueError, OverflowError):
-            pass
-    raise _malformed(f"'expires' is {text[:40]!r}", "an RFC 3339 time such as 2026-01-31T12:00:00Z")
+    try:
+        return parse_time(text)
+    except ValueError as error:
+        raise _malformed(f"'expires' is {text[:40]!r}", "an RFC 3339 time such as 2026-01-31T12:00:00Z") from error
 
 
 def _changelog(text: str) -> str:
@@ -245,9 +244,8 @@ def _targets(value: object) -> Targets:
             fields.matching("file_sha256", _SHA256, "64 lower-case hex digits"),
             fields.between("count", 1, MAX_TARGETS),
         )
-    raise _malformed(
-        f"'targets' is {str(value)[:40]!r}", '"all", a list of MACs, or {"file_sha256": ..., "count": ...}'
-    )
+    seen = repr(value[:40]) if isinstance(value, str) else strict_json.kind_of(value)
+    raise _malformed(f"'targets' is {seen}", '"all", a list of MACs, or {"file_sha256": ..., "count": ...}')
 
 
 def _malformed(seen: str, expected: str) -> DropRejected:

@@ -92,33 +92,31 @@ class Validation:
         self._slot_bytes = slot_bytes
 
     def validate(
-        self, arrived: ObjectVersion, *, execution: str, now: datetime, pending: list[ObjectVersion] | None = None
+        self, key: str, *, execution: str, now: datetime, pending: list[ObjectVersion] | None = None
     ) -> Accepted | Rejected | Waiting | NothingToDo:
         """Check the drop that an object belongs to.
 
         Args:
-            arrived: the object whose arrival started the execution.
+            key: of the object whose arrival started the execution. Which version it was does not matter: the drop is
+                what lies there now, and a version that came later has an execution of its own.
             execution: the execution's ARN, which claims the drop.
             now: aware.
             pending: after a grace period, the members that were found wanting before it.
         """
         try:
-            return self._validate(arrived, execution, now, pending)
+            return self._validate(key, execution, now, pending)
         except ObjectGone as gone:
             return NothingToDo(f"{gone} was moved meanwhile")
         except _NotOurs as why:
             return NothingToDo(str(why))
 
     def _validate(
-        self, arrived: ObjectVersion, execution: str, now: datetime, pending: list[ObjectVersion] | None
+        self, key: str, execution: str, now: datetime, pending: list[ObjectVersion] | None
     ) -> Accepted | Rejected | Waiting | NothingToDo:
-        if arrived.key.endswith("/") and arrived.size == 0:
-            return NothingToDo("a folder marker")
         try:
-            drop = inbox.locate(arrived.key)
+            drop = inbox.locate(key)
         except DropRejected as reason:
-            self._take([arrived], execution, None)
-            return Rejected([arrived], reason)
+            return self._reject_stranger(key, reason, execution)
         found = {member: self._store.find(drop.key(member)) for member in (Member.IMAGE, Member.MANIFEST)}
         image, manifest_file = found.values()
         if image is None or manifest_file is None:
@@ -135,6 +133,15 @@ class Validation:
             return self._accept(members, envelope, opened, manifest, now)
         except DropRejected as reason:
             return Rejected(members, reason, pending=pending is None and reason.rejection_code in _MAY_RESOLVE_ITSELF)
+
+    def _reject_stranger(self, key: str, reason: DropRejected, execution: str) -> Rejected | NothingToDo:
+        stranger = self._store.find(key)
+        if stranger is None:
+            return NothingToDo(f"{key} was moved meanwhile")
+        if key.endswith("/") and stranger.size == 0:
+            return NothingToDo("a folder marker, as the AWS console makes them")
+        self._take([stranger], execution, None)
+        return Rejected([stranger], reason)
 
     def _take(self, members: list[ObjectVersion], execution: str, pending: list[ObjectVersion] | None) -> None:
         if pending is not None and set(members) != set(pending):

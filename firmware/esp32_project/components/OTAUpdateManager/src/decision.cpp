@@ -39,7 +39,8 @@ bool in_cohort(const Cohort& cohort, const MacAddress& mac) {
         fraction = (fraction << 8U) | digest[static_cast<std::size_t>(i)];
     }
     constexpr double kTwoTo32 = 4294967296.0;
-    return static_cast<double>(fraction) / kTwoTo32 < cohort.percent / 100.0;
+    // Both sides are exact in a double, so that the pipeline decides alike at every boundary.
+    return static_cast<double>(fraction) * 100.0 < cohort.percent * kTwoTo32;
 }
 
 Reason compare_with_manifest(Notification& notification, const Manifest& manifest) {

@@ -1,0 +1,121 @@
+"""What a device says of a release: the status message, and the states that a device passes.
+
+A device's state in a release is the highest that it ever reported. Taking the highest is idempotent and does not depend
+on the order, so duplicates and late messages can do no harm; a device that fails and succeeds at a later try ends as
+installed.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from . import strict_json
+from .errors import OtaError
+from .targets import normalise_mac
+
+MAX_STATUS_BYTES = 2048
+_MAX_TEXT_CHARS = 200
+_RELEASE_ID = re.compile(r"[0-9a-f]{32}")
+
+
+class DeviceState(StrEnum):
+    """The states, lowest first."""
+
+    DOWNLOADING = "downloading"
+    VERIFYING = "verifying"
+    REBOOTING = "rebooting"
+    FAILED = "failed"
+    REJECTED = "rejected"
+    ROLLED_BACK = "rolled_back"
+    INSTALLED = "installed"
+
+    @property
+    def rank(self) -> int:
+        """The higher one wins."""
+        return list(DeviceState).index(self)
+
+
+# The device ended without running the release.
+FAILING = frozenset({DeviceState.FAILED, DeviceState.REJECTED, DeviceState.ROLLED_BACK})
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceStatus:
+    """One status message.
+
+    Attributes:
+        mac: of the device whose topic it came on.
+        release_id: which release it is about.
+        state: what the device does.
+        progress: percent of the image, where the device says it.
+        reason: a code of the device's, for refusals and failures.
+        running_version: what the device runs now, where it says it.
+    """
+
+    mac: str
+    release_id: str
+    state: DeviceState
+    progress: int | None
+    reason: str | None
+    running_version: str | None
+
+
+class StatusRefused(OtaError):  # noqa: N818 - a refusal, as DropRejected is a rejection
+    """A message that is no status; it is counted, logged and dropped."""
+
+
+def parse_status(topic: str, payload: bytes) -> DeviceStatus:
+    """Read a message that arrived on `<prefix>/<MAC>/status`.
+
+    The broker lets a device publish for its own MAC only, so the topic says whose status it is.
+
+    Raises:
+        StatusRefused: anything else than a status.
+    """
+    *_, name, _ = topic.rsplit("/", 2)
+    mac = normalise_mac(name)
+    if mac is None:
+        raise StatusRefused("status_topic_invalid", f"The topic {topic[:100]!r} names no MAC.")
+    if len(payload) > MAX_STATUS_BYTES:
+        raise StatusRefused("status_too_large", f"{len(payload)} bytes; at most {MAX_STATUS_BYTES} are a status.")
+    try:
+        document = strict_json.loads(payload)
+    except ValueError as error:
+        raise StatusRefused("status_not_json", f"The payload is not JSON ({error}).") from error
+    if not isinstance(document, dict):
+        raise StatusRefused("status_malformed", "The payload is no JSON object.")
+    release_id = document.get("release_id")
+    if not isinstance(release_id, str) or _RELEASE_ID.fullmatch(release_id) is None:
+        raise StatusRefused("status_malformed", "'release_id' is no release id.")
+    try:
+        state = DeviceState(str(document.get("state")))
+    except ValueError as error:
+        raise StatusRefused("status_state_unknown", f"The state {document.get('state')!r:.60} is unknown.") from error
+    return DeviceStatus(
+        mac=mac,
+        release_id=release_id,
+        state=state,
+        progress=_progress(document.get("progress")),
+        reason=_text(document, "reason"),
+        running_version=_text(document, "running_version"),
+    )
+
+
+def _progress(value: Any) -> int | None:  # noqa: ANN401 - whatever JSON holds
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 100:
+        raise StatusRefused("status_malformed", "'progress' is no integer from 0 to 100.")
+    return value
+
+
+def _text(document: dict[str, Any], name: str) -> str | None:
+    value = document.get(name)
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str) or len(value) > _MAX_TEXT_CHARS or "\0" in value:
+        raise StatusRefused("status_malformed", f"{name!r} is no text of at most {_MAX_TEXT_CHARS} characters.")
+    return value

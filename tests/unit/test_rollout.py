@@ -1,0 +1,252 @@
+"""The arithmetic of waves and the decisions of a rollout."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ota_core.errors import DropRejected
+from ota_core.rollout import (
+    Abort,
+    AbortCriteria,
+    Complete,
+    Hold,
+    Progress,
+    PublishWave,
+    Rollout,
+    WaitUntil,
+    Wave,
+    Window,
+    fraction,
+    in_cohort,
+    next_step,
+    parse_rollout,
+    write_rollout,
+)
+
+VECTORS = Path(__file__).parents[1] / "vectors"
+NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+THREE_WAVES = Rollout(
+    (Wave(1, HOUR), Wave(10, HOUR), Wave(100)), AbortCriteria(min_devices=20, report_timeout=HOUR / 2)
+)
+
+macs = st.integers(0, 2**48 - 1).map(lambda number: ":".join(f"{byte:02X}" for byte in number.to_bytes(6)))
+percents = st.floats(0.001, 99.999)
+plans = st.builds(
+    lambda rising, soaks: Rollout(tuple(Wave(percent, HOUR * soaks) for percent in [*sorted(rising), 100.0])),
+    st.sets(percents, max_size=5),
+    st.integers(0, 3),
+)
+
+
+@given(st.text(), macs, percents, percents)
+def test_later_waves_contain_the_earlier_ones(salt, mac, one, other):
+    low, high = sorted((one, other))
+    assert not in_cohort(salt, mac, low) or in_cohort(salt, mac, high)
+
+
+@given(st.text(), macs)
+def test_every_device_is_in_the_whole_and_none_in_nothing(salt, mac):
+    assert in_cohort(salt, mac, 100)
+    assert not in_cohort(salt, mac, 0)
+
+
+def test_share_of_a_large_fleet_is_the_percentage():
+    fleet = [f"02:00:00:00:{number >> 8:02X}:{number & 255:02X}" for number in range(20_000)]
+    for percent in (1, 10, 50):
+        reached = sum(in_cohort("release", mac, percent) for mac in fleet)
+        # Five standard deviations of a binomial distribution.
+        spread = 5 * (len(fleet) * percent / 100 * (1 - percent / 100)) ** 0.5
+        assert abs(reached - len(fleet) * percent / 100) < spread
+
+
+def test_cohort_vectors_shared_with_the_device():
+    vectors = json.loads((VECTORS / "cohort.json").read_text())
+    cases = vectors["cases"] if isinstance(vectors, dict) else vectors
+    assert len(cases) >= 10
+    for case in cases:
+        if "fraction" in case:
+            assert fraction(case["salt"], case["mac"]) == case["fraction"], case
+        assert in_cohort(case["salt"], case["mac"], case["percent"]) == case["in"], case
+
+
+def watched(plan, progress, now=NOW):
+    return next_step(plan, progress, now)
+
+
+def test_first_wave_is_published_at_once():
+    assert watched(THREE_WAVES, Progress(waves_published=0, published_at=None)) == PublishWave(1, 1, 0)
+
+
+def test_rollout_waits_for_its_start():
+    plan = Rollout((Wave(100),), start_at=NOW + HOUR)
+    assert watched(plan, Progress(waves_published=0, published_at=None)) == WaitUntil(
+        NOW + HOUR, "the rollout starts then"
+    )
+
+
+def test_wave_is_looked_at_ever_more_rarely():
+    progress = Progress(waves_published=1, published_at=NOW)
+    looks, now = [], NOW
+    while isinstance(step := next_step(THREE_WAVES, progress, now), WaitUntil):
+        looks.append(step.moment - NOW)
+        now = step.moment
+    assert looks == [HOUR / 16, HOUR / 8, HOUR / 4, HOUR / 2, HOUR]
+    assert step == PublishWave(2, 10, 1)
+
+
+def test_wave_without_soak_waits_for_reports_but_not_for_ever():
+    plan = Rollout((Wave(50), Wave(100)), AbortCriteria(report_timeout=HOUR, min_devices=1000))
+    silent = Progress(waves_published=1, published_at=NOW, expected=10, reported=3, installed=3)
+    assert isinstance(next_step(plan, silent, NOW), WaitUntil)
+    assert next_step(plan, silent, NOW + HOUR) == PublishWave(2, 100, 50)
+    done = Progress(waves_published=1, published_at=NOW, expected=3, reported=3, installed=3)
+    assert next_step(plan, done, NOW) == PublishWave(2, 100, 50)
+
+
+@pytest.mark.parametrize(("failed", "aborts"), [(1, False), (2, True)])
+def test_release_aborts_when_more_than_the_percentage_failed(failed, aborts):
+    progress = Progress(
+        waves_published=1, published_at=NOW, expected=20, reported=20, installed=20 - failed, failed=failed
+    )
+    assert isinstance(watched(THREE_WAVES, progress), Abort) == aborts
+
+
+def test_few_devices_prove_nothing():
+    progress = Progress(waves_published=1, published_at=NOW, expected=19, reported=19, failed=19)
+    assert not isinstance(watched(THREE_WAVES, progress), Abort)
+
+
+def test_silent_devices_abort_only_after_the_timeout():
+    progress = Progress(waves_published=1, published_at=NOW, expected=40, reported=19, installed=19)
+    assert not isinstance(watched(THREE_WAVES, progress, NOW + HOUR / 2 - timedelta(seconds=1)), Abort)
+    assert isinstance(watched(THREE_WAVES, progress, NOW + HOUR / 2), Abort)
+
+
+def test_paused_rollout_holds_but_still_aborts():
+    paused = Progress(waves_published=1, published_at=NOW, is_paused=True)
+    assert watched(THREE_WAVES, paused, NOW + 5 * HOUR) == Hold()
+    failing = Progress(waves_published=1, published_at=NOW, is_paused=True, expected=20, reported=20, failed=20)
+    assert isinstance(watched(THREE_WAVES, failing), Abort)
+
+
+def test_promotion_ends_the_soak():
+    promoted = Progress(waves_published=1, published_at=NOW, is_promoted=True)
+    assert watched(THREE_WAVES, promoted) == PublishWave(2, 10, 1)
+
+
+def test_last_wave_is_watched_too_and_then_the_rollout_is_complete():
+    last = Progress(waves_published=3, published_at=NOW, expected=50, reported=49, installed=49)
+    assert isinstance(watched(THREE_WAVES, last), WaitUntil)
+    assert watched(THREE_WAVES, last, NOW + HOUR) == Complete()
+
+
+@given(plans, st.booleans())
+def test_every_rollout_ends_however_silent_its_devices(plan, devices_answer):
+    """Walk a whole rollout: each step is taken, time passes as told, and the waves come in their order."""
+    published, published_at, now = 0, None, NOW
+    for _ in range(500):
+        expected = 10 if published else 0
+        progress = Progress(
+            waves_published=published,
+            published_at=published_at,
+            expected=expected,
+            reported=expected if devices_answer else 0,
+            installed=expected if devices_answer else 0,
+        )
+        step = next_step(plan, progress, now)
+        if isinstance(step, Complete):
+            break
+        if isinstance(step, WaitUntil):
+            assert step.moment > now
+            now = step.moment
+        else:
+            assert isinstance(step, PublishWave)
+            assert step.number == published + 1
+            published, published_at = step.number, now
+    assert published == len(plan.waves)
+    assert isinstance(step, Complete)
+
+
+@given(
+    st.datetimes(datetime(2025, 1, 1), datetime(2027, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001 - the strategy adds it
+    st.times().map(lambda moment: moment.replace(second=0, microsecond=0)),
+    st.times().map(lambda moment: moment.replace(second=0, microsecond=0)),
+    st.sampled_from(["Europe/Berlin", "America/St_Johns", "Pacific/Apia", "UTC"]),
+)
+def test_window_opens_inside_itself_within_a_day_or_two(now, opens, closes, zone):
+    if opens == closes:
+        return
+    opening = Window(opens, closes, zone).next_opening(now)
+    assert now <= opening <= now + timedelta(days=2)
+    local = opening.astimezone(ZoneInfo(zone)).time().replace(second=0, microsecond=0)
+    if opening > now and local != opens:
+        # The hour that summer time leaves out.
+        assert abs(local.hour * 60 + local.minute - opens.hour * 60 - opens.minute) <= 60
+
+
+def test_window_over_midnight():
+    window = Window(NOW.time().replace(hour=22), NOW.time().replace(hour=4), "UTC")
+    assert window.next_opening(NOW.replace(hour=23)) == NOW.replace(hour=23)
+    assert window.next_opening(NOW.replace(hour=3)) == NOW.replace(hour=3)
+    assert window.next_opening(NOW.replace(hour=4)) == NOW.replace(hour=22)
+
+
+EXAMPLE = {
+    "waves": [{"percent": 1, "soak": "1h"}, {"percent": 10, "soak": "24h"}, {"percent": 100}],
+    "abort": {"failed_percent": 5, "silent_percent": 50, "min_devices": 20, "report_timeout": "2h"},
+    "start_at": "2026-01-31T12:00:00Z",
+    "window": {"from": "01:00", "to": "05:00", "timezone": "Europe/Berlin"},
+}
+
+
+def test_example_is_read_and_written_back():
+    plan = parse_rollout(EXAMPLE)
+    assert [wave.percent for wave in plan.waves] == [1, 10, 100]
+    assert plan.window.timezone == "Europe/Berlin"
+    assert parse_rollout(json.loads(json.dumps(write_rollout(plan)))) == plan
+
+
+@given(plans)
+def test_plans_survive_the_manifest(plan):
+    assert parse_rollout(json.loads(json.dumps(write_rollout(plan)))) == plan
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"waves": []},
+        {"waves": "all"},
+        {"waves": [{"percent": 10}, {"percent": 1}, {"percent": 100}]},
+        {"waves": [{"percent": 10}, {"percent": 10}, {"percent": 100}]},
+        {"waves": [{"percent": 50}]},
+        {"waves": [{"percent": 0}, {"percent": 100}]},
+        {"waves": [{"percent": 101}]},
+        {"waves": [{"percent": True}]},
+        {"waves": [{"percent": float("nan")}]},
+        {"waves": [{"percent": 100, "soak": "-1h"}]},
+        {"waves": [{"percent": 100, "soak": "1w"}]},
+        {"waves": [{"percent": 100, "soak": "91d"}]},
+        {"waves": [{"percent": 100, "wait": "1h"}]},
+        {"waves": [{"percent": number} for number in range(1, 101)]},
+        {"abort": {"min_devices": 0}},
+        {"abort": {"failed_percent": 101}},
+        {"abort": {"report_timeout": 5}},
+        {"abort": []},
+        {"start_at": "tomorrow"},
+        {"window": {"from": "01:00", "to": "05:00", "timezone": "Mars/Olympus"}},
+        {"window": {"from": "01:00", "to": "05:00", "timezone": ["UTC"]}},
+        {"window": {"from": "25:00", "to": "05:00", "timezone": "UTC"}},
+        {"window": {"from": "01:00", "to": "01:00", "timezone": "UTC"}},
+        {"speed": "fast"},
+    ],
+)
+def test_wrong_rollout_is_refused(change):
+    with pytest.raises(DropRejected) as refused:
+        parse_rollout(EXAMPLE | change)
+    assert refused.value.code == "rollout_invalid"
