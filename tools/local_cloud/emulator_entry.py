@@ -8,9 +8,11 @@ from typing import Any
 
 import yaml
 from ministack.app import main
+from ministack.services import apigateway_v1
 from ministack.services.cloudformation import provisioners
 
 _create_server = BaseEventLoop.create_server
+_import_rest_api = apigateway_v1._import_rest_api  # noqa: SLF001
 _state_machine_definition = provisioners._sfn_definition  # noqa: SLF001
 
 
@@ -27,7 +29,16 @@ def _state_machine_definition_as_json(properties: Any) -> str:
     return json.dumps(yaml.safe_load(_state_machine_definition(properties)))
 
 
+def _import_rest_api_with_gateway_responses(definition: Any, properties: Any = None) -> Any:
+    """Import the gateway responses of an OpenAPI document too, as API Gateway does."""
+    api_id = _import_rest_api(definition, properties)
+    for response_type, response in definition.get("x-amazon-apigateway-gateway-responses", {}).items():
+        apigateway_v1._put_gateway_response(api_id, response_type, response)  # noqa: SLF001
+    return api_id
+
+
 BaseEventLoop.create_server = _create_server_on_loopback  # type: ignore[assignment, method-assign]
+apigateway_v1._import_rest_api = _import_rest_api_with_gateway_responses  # noqa: SLF001
 provisioners._sfn_definition = _state_machine_definition_as_json  # noqa: SLF001
 
 if __name__ == "__main__":
