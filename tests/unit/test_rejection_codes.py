@@ -116,6 +116,7 @@ CASES = {
     RejectionCode.TARGETS_FILE_MISSING: lambda: check_targets_file(b'["020000000001"]', None),
     RejectionCode.TARGETS_FILE_CHANGED: lambda: check_targets_file(b'["020000000001"]', b'["020000000002"]'),
     RejectionCode.TARGETS_COUNT_MISMATCH: lambda: check_targets_file(*[b'["020000000001", "02:00:00:00:00:01"]'] * 2),
+    RejectionCode.ROLLOUT_INVALID: lambda: check_with_manifest(rollout={"waves": [{"percent": 50}]}),
     RejectionCode.NOTIFICATION_TOO_LARGE: check_notification,
     RejectionCode.INBOX_KEY_INVALID: lambda: inbox.locate("inbox/../app.bin"),
     RejectionCode.INBOX_FILE_UNKNOWN: lambda: inbox.locate("inbox/app.elf"),

@@ -8,7 +8,6 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from ota_core.errors import DropRejected
 from ota_core.rollout import (
     Abort,

@@ -162,7 +162,7 @@ def _kms_errors(key_id: str) -> Iterator[None]:
         from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
     except ImportError as error:
         raise SigningError(
-            "kms_failed", "Signing with AWS KMS needs boto3. Install it with `pip install 'esp32-ota[awskms]'`."
+            "kms_failed", "Signing with AWS KMS needs boto3. Install it with `pip install boto3`."
         ) from error
     from securesystemslib.exceptions import Error  # noqa: PLC0415
 
