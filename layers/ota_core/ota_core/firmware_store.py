@@ -145,7 +145,8 @@ class FirmwareStore:
                     ExtraArgs={
                         "MetadataDirective": "REPLACE",
                         "TaggingDirective": "REPLACE",
-                        "Metadata": {"inbox-key": quote(member.key), "inbox-version-id": version_id},
+                        # S3 takes 2 KB of metadata, and an encoded key may be longer.
+                        "Metadata": {"inbox-key": quote(member.key)[:1500], "inbox-version-id": version_id},
                     },
                 )
             except ClientError as error:

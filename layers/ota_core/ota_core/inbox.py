@@ -99,9 +99,9 @@ def _plain(segment: str) -> str:
 def reason_key(key: str) -> str:
     """Where the reason for a rejection is written: beside the members, under the stem."""
     rejected = moved_key(key, REJECTED)
-    for member in Member:
-        rejected = rejected.removesuffix(member.value)
-    return f"{rejected}.reason.json"
+    # One suffix at most: `app.manifest.json.bin` belongs to another drop than `app.bin`.
+    suffix = next((member.value for member in Member if rejected.endswith(member.value)), "")
+    return f"{rejected.removesuffix(suffix)}.reason.json"
 
 
 def _bad_key(key: str, seen: str, expected: str) -> DropRejected:
