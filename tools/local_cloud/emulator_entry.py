@@ -8,10 +8,11 @@ from typing import Any
 
 import yaml
 from ministack.app import main
-from ministack.services import apigateway_v1
+from ministack.services import apigateway_v1, s3
 from ministack.services.cloudformation import provisioners
 
 _create_server = BaseEventLoop.create_server
+_get_object = s3._get_object  # noqa: SLF001
 _import_rest_api = apigateway_v1._import_rest_api  # noqa: SLF001
 _state_machine_definition = provisioners._sfn_definition  # noqa: SLF001
 
@@ -37,7 +38,23 @@ def _import_rest_api_with_gateway_responses(definition: Any, properties: Any = N
     return api_id
 
 
+def _get_object_with_range(bucket: str, key: str, headers: Any, query: Any = None) -> Any:
+    """Honour Range in a request that names an object version too, as S3 does."""
+    status, found, body = _get_object(bucket, key, headers, query)
+    if status != 200 or "range" not in headers or "versionId" not in (query or {}):
+        return status, found, body
+    part = s3._parse_range(headers["range"], len(body))  # noqa: SLF001
+    if part is None:
+        return s3._error("InvalidRange", "The requested range is not satisfiable", 416, f"/{bucket}/{key}")  # noqa: SLF001
+    first, last = part
+    # The checksums are of the whole.
+    kept = {name: value for name, value in found.items() if not name.lower().startswith("x-amz-checksum-")}
+    length = {"Content-Length": str(last - first + 1), "Content-Range": f"bytes {first}-{last}/{len(body)}"}
+    return 206, kept | length, body[first : last + 1]
+
+
 BaseEventLoop.create_server = _create_server_on_loopback  # type: ignore[assignment, method-assign]
+s3._get_object = _get_object_with_range  # noqa: SLF001
 apigateway_v1._import_rest_api = _import_rest_api_with_gateway_responses  # noqa: SLF001
 provisioners._sfn_definition = _state_machine_definition_as_json  # noqa: SLF001
 
