@@ -29,18 +29,25 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
         keyid=release["keyid"],
         image_key=release["image"]["key"],
         image_version_id=release["image"]["version_id"],
+        targets_key=release["targets"] and release["targets"]["key"],
+        targets_version_id=release["targets"] and release["targets"]["version_id"],
         target_count=release["target_count"],
         warnings=release["warnings"],
+        drop_members=event["members"],
     )
     try:
         outcome = RELEASES.register(
             new_release, execution=event["execution"], take_over_from=event.get("take_over_from")
         )
     except DropRejected as reason:
-        answer = {"outcome": "rejected", "code": reason.code, "message": reason.message}
+        answer: dict[str, Any] = {"outcome": "rejected", "code": reason.code, "message": reason.message}
     else:
-        answer = shape(outcome)
-    logger.info("registered", extra={"release_id": new_release.release_id, **answer})
+        answer = {
+            **shape(outcome),
+            "release_id": new_release.release_id,
+            "is_staged": new_release.manifest.rollout is not None,
+        }
+    logger.info("registered", extra=answer)
     return answer
 
 

@@ -1,4 +1,4 @@
-"""ResolveTargets: whom the release is for, recorded in PostgreSQL and cut into batches of messages."""
+"""ResolveTargets: whom a wave tells, or a withdrawal, recorded in PostgreSQL and cut into batches of messages."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ import boto3
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from ota_core.database import Database, DatabaseSettings
-from ota_core.envelope import payload_of
 from ota_core.environment import read_environment
 from ota_core.firmware_store import FirmwareStore
-from ota_core.manifest import parse_manifest
-from ota_core.notification import write_notification
-from ota_core.release_store import ReleaseStore, ReleaseSuperseded
-from ota_core.resolution import Resolution, TargetList
+from ota_core.release_store import ReleaseSuperseded
+from ota_core.resolution import Resolution
+from ota_core.wave_store import WaveStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,35 +28,30 @@ class Settings:
 SETTINGS = read_environment(Settings)
 RESOLUTION = Resolution(
     FirmwareStore(boto3.client("s3"), SETTINGS.bucket),
-    ReleaseStore(Database(read_environment(DatabaseSettings))),
-    SETTINGS.topic_prefix,
+    WaveStore(Database(read_environment(DatabaseSettings))),
+    topic_prefix=SETTINGS.topic_prefix,
+    api_url=SETTINGS.api_url,
 )
 logger = Logger()
 
 
 @logger.inject_lambda_context
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Resolve `event["release"]`, registered as `event["version"]`."""
-    release = event["release"]
-    manifest = parse_manifest(payload_of(release["envelope"]))
-    listed = release["targets"]
+    """Resolve the wave `event["wave"]` of a release; without one, the release's withdrawal."""
+    release_id, execution, wave = event["release_id"], event["execution"], event.get("wave")
     try:
-        index = RESOLUTION.resolve(
-            release_id=release["release_id"],
-            product=manifest.product,
-            notification=write_notification(
-                release_id=release["release_id"],
-                manifest=manifest,
-                version=event["version"],
-                envelope=release["envelope"].encode(),
-                api_url=SETTINGS.api_url,
-            ),
-            listed=TargetList(listed["key"], listed["version_id"]) if listed else None,
-            execution=event["execution"],
-        )
+        if wave is None:
+            index = RESOLUTION.resolve_withdrawal(release_id, execution)
+        else:
+            index = RESOLUTION.resolve_wave(
+                release_id,
+                execution,
+                wave=wave,
+                percent=event["percent"],
+                earlier_percent=event["earlier_percent"],
+            )
     except ReleaseSuperseded:
-        answer: dict[str, Any] = {"outcome": "superseded"}
-    else:
-        answer = {"outcome": "resolved", **asdict(index)}
-    logger.info("resolved", extra={"release_id": release["release_id"], **answer})
-    return answer
+        logger.info("superseded", extra={"release_id": release_id})
+        return {"outcome": "superseded"}
+    logger.info("resolved", extra={"release_id": release_id, "wave": wave, **asdict(index)})
+    return {"outcome": "withdrawal" if wave is None else "wave", "wave": wave, **asdict(index)}

@@ -82,6 +82,13 @@ def test_first_wave_is_published_at_once():
     assert watched(THREE_WAVES, Progress(waves_published=0, published_at=None)) == PublishWave(1, 1, 0)
 
 
+def test_release_without_rollout_goes_out_at_once_and_is_not_watched():
+    assert next_step(None, Progress(waves_published=0, published_at=None), NOW) == PublishWave(1, 100, 0)
+    assert next_step(None, Progress(waves_published=1, published_at=NOW, expected=5), NOW) == Complete()
+    aborted = Progress(waves_published=1, published_at=NOW, is_aborted=True)
+    assert isinstance(next_step(None, aborted, NOW), Abort)
+
+
 def test_rollout_waits_for_its_start():
     plan = Rollout((Wave(100),), start_at=NOW + HOUR)
     assert watched(plan, Progress(waves_published=0, published_at=None)) == WaitUntil(
@@ -101,10 +108,10 @@ def test_wave_is_looked_at_ever_more_rarely():
 
 def test_wave_without_soak_waits_for_reports_but_not_for_ever():
     plan = Rollout((Wave(50), Wave(100)), AbortCriteria(report_timeout=HOUR, min_devices=1000))
-    silent = Progress(waves_published=1, published_at=NOW, expected=10, reported=3, installed=3)
+    silent = Progress(waves_published=1, published_at=NOW, expected=10, reported=3, ended=3, installed=3)
     assert isinstance(next_step(plan, silent, NOW), WaitUntil)
     assert next_step(plan, silent, NOW + HOUR) == PublishWave(2, 100, 50)
-    done = Progress(waves_published=1, published_at=NOW, expected=3, reported=3, installed=3)
+    done = Progress(waves_published=1, published_at=NOW, expected=3, reported=3, ended=3, installed=3)
     assert next_step(plan, done, NOW) == PublishWave(2, 100, 50)
 
 
@@ -140,7 +147,7 @@ def test_promotion_ends_the_soak():
 
 
 def test_last_wave_is_watched_too_and_then_the_rollout_is_complete():
-    last = Progress(waves_published=3, published_at=NOW, expected=50, reported=49, installed=49)
+    last = Progress(waves_published=3, published_at=NOW, expected=50, reported=49, ended=49, installed=49)
     assert isinstance(watched(THREE_WAVES, last), WaitUntil)
     assert watched(THREE_WAVES, last, NOW + HOUR) == Complete()
 
@@ -156,6 +163,7 @@ def test_every_rollout_ends_however_silent_its_devices(plan, devices_answer):
             published_at=published_at,
             expected=expected,
             reported=expected if devices_answer else 0,
+            ended=expected if devices_answer else 0,
             installed=expected if devices_answer else 0,
         )
         step = next_step(plan, progress, now)

@@ -11,6 +11,7 @@ ALTER TABLE releases
     ADD COLUMN targets_version_id text,
     ADD COLUMN target_tags text[],                              -- the tags that name the devices
     ADD COLUMN withdrawn_because text,
+    ADD COLUMN drop_members jsonb NOT NULL DEFAULT '[]',        -- object versions, to be archived at the end
     DROP CONSTRAINT releases_state_check,
     ADD CONSTRAINT releases_state_check CHECK (state IN ('registered', 'rolling_out', 'published', 'withdrawn'));
 UPDATE releases SET waves_published = 1, cohort_percent = 100, wave_published_at = published_at

@@ -134,8 +134,11 @@ class FirmwareStore:
         return self.find(key) is not None
 
     def _move(self, member: ObjectVersion, destination: str) -> None:
-        """Move a version, and the older ones that it covers, so that none of them becomes current again."""
-        for version_id in self._this_and_older(member):
+        """Move a version, and the older ones that it covers, so that none of them becomes current again.
+
+        The oldest goes first: an attempt that breaks leaves the version itself for the next one to find.
+        """
+        for version_id in reversed(self._this_and_older(member)):
             try:
                 # The managed copy: an object may be larger than the 5 GiB of a single CopyObject.
                 self._s3.copy(

@@ -19,7 +19,9 @@ MAX_NOTIFICATION_BYTES = 16 * 1024
 _ROOM_FOR_THE_REST = 1024
 
 
-def write_notification(*, release_id: str, manifest: Manifest, version: str, envelope: bytes, api_url: str) -> bytes:
+def write_notification(
+    *, release_id: str, manifest: Manifest, version: str, envelope: bytes, api_url: str, percent: float = 100
+) -> bytes:
     """The notification's JSON.
 
     Args:
@@ -28,7 +30,9 @@ def write_notification(*, release_id: str, manifest: Manifest, version: str, env
         version: the version that the release got: the manifest's, or what `auto` became.
         envelope: the signed manifest as it was dropped.
         api_url: base URL of the download API, without a slash at its end.
+        percent: of the devices, those that the waves so far reach; each finds out by itself whether it is one.
     """
+    cohort = {} if percent >= 100 else {"cohort": {"percent": percent, "salt": release_id}}
     return json.dumps(
         {
             "release_id": release_id,
@@ -40,10 +44,16 @@ def write_notification(*, release_id: str, manifest: Manifest, version: str, env
             "signature": base64.b64encode(manifest.image_signature).decode(),
             "changelog": manifest.changelog,
             "manifest": _for_devices(envelope),
+            **cohort,
         },
         ensure_ascii=False,
         separators=(",", ":"),
     ).encode()
+
+
+def write_withdrawal(release_id: str) -> bytes:
+    """What tells devices that still wait or download that a release was withdrawn."""
+    return json.dumps({"release_id": release_id, "withdrawn": True}, separators=(",", ":")).encode()
 
 
 def check_fits_device(manifest: Manifest, envelope: bytes) -> None:

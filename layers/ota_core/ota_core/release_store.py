@@ -1,4 +1,4 @@
-"""Releases in PostgreSQL."""
+"""Releases in PostgreSQL: how a drop becomes one, and which execution owns it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from . import admission
+from .rollout import write_rollout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
     from pg8000.native import Connection
 
     from .database import Database
     from .manifest import Manifest
+
+
+# The states in which an execution works on a release.
+UNDER_WAY = ("registered", "rolling_out")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +29,9 @@ class NewRelease:
         envelope: the signed manifest's JSON as it was dropped.
         keyid: of the signer.
         image_key, image_version_id: the stored image.
+        targets_key, targets_version_id: the stored list of devices; None where the manifest lists none.
         target_count: listed devices; None for the whole fleet.
+        drop_members: the object versions of the drop.
     """
 
     release_id: str
@@ -36,8 +41,11 @@ class NewRelease:
     keyid: str
     image_key: str
     image_version_id: str
+    targets_key: str | None
+    targets_version_id: str | None
     target_count: int | None
     warnings: list[str]
+    drop_members: list[dict[str, str | int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +74,7 @@ class ReleaseSuperseded(Exception):  # noqa: N818 - a state of the world, which 
 
 
 class ReleaseStore:
-    """The releases and whom they are for."""
+    """The releases."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -89,41 +97,6 @@ class ReleaseStore:
         """
         return self._database.transaction(lambda connection: _register(connection, release, execution, take_over_from))
 
-    def record_targets(self, release_id: str, execution: str, chunks: Callable[[], Iterable[bytes]]) -> None:
-        """Record whom a release is for, replacing what an earlier attempt recorded.
-
-        Args:
-            release_id: the release.
-            execution: ARN of the execution that owns it.
-            chunks: gives a text with one `AA:BB:CC:DD:EE:FF` a line, in pieces; called once an attempt.
-
-        Raises:
-            ReleaseSuperseded: the execution does not own the release any more.
-        """
-
-        def work(connection: Connection) -> None:
-            release = _owned(connection, release_id, execution)
-            connection.run("DELETE FROM release_targets WHERE release = :release", release=release)
-            connection.run("COPY release_targets (release, mac) FROM STDIN", stream=_copy_rows(release, chunks()))
-
-        self._database.transaction(work)
-
-    def complete(self, release_id: str, execution: str) -> None:
-        """Mark a release published.
-
-        Raises:
-            ReleaseSuperseded: the execution does not own the release any more.
-        """
-
-        def work(connection: Connection) -> None:
-            release = _owned(connection, release_id, execution)
-            connection.run(
-                "UPDATE releases SET state = 'published', published_at = now() WHERE id = :id AND state = 'registered'",
-                id=release,
-            )
-
-        self._database.transaction(work)
-
 
 def _register(
     connection: Connection, release: NewRelease, execution: str, take_over_from: str | None
@@ -141,7 +114,7 @@ def _register(
         version, state, owner = same_manifest
         if owner == execution:
             return Registered(version)
-        if state != "registered":
+        if state not in UNDER_WAY:
             return AlreadyReleased(version)
         if owner != take_over_from:
             return InProgress(owner)
@@ -183,10 +156,11 @@ def _insert(connection: Connection, release: NewRelease, version: str, latest_ve
         " UPDATE products SET latest_version = :latest_version, last_sequence = :sequence WHERE product = :product"
         ") INSERT INTO releases (release_id, manifest_sha256, product, version, sequence, chip, changelog, envelope,"
         " keyid, image_key, image_version_id, image_size, image_sha256, image_signature, target_count,"
-        " allow_downgrade, warnings, expires_at, execution_arn) VALUES (:release_id, :manifest_sha256, :product,"
-        " :version, :sequence, :chip, :changelog, :envelope, :keyid, :image_key, :image_version_id, :image_size,"
-        " :image_sha256, :image_signature, :target_count, :allow_downgrade, CAST(:warnings AS jsonb), :expires_at,"
-        " :execution)",
+        " allow_downgrade, rollout, targets_key, targets_version_id, warnings, drop_members, expires_at,"
+        " execution_arn) VALUES (:release_id, :manifest_sha256, :product, :version, :sequence, :chip, :changelog,"
+        " :envelope, :keyid, :image_key, :image_version_id, :image_size, :image_sha256, :image_signature,"
+        " :target_count, :allow_downgrade, CAST(:rollout AS jsonb), :targets_key, :targets_version_id,"
+        " CAST(:warnings AS jsonb), CAST(:drop_members AS jsonb), :expires_at, :execution)",
         latest_version=latest_version,
         release_id=release.release_id,
         manifest_sha256=release.manifest_sha256,
@@ -204,14 +178,22 @@ def _insert(connection: Connection, release: NewRelease, version: str, latest_ve
         image_signature=base64.b64encode(manifest.image_signature).decode(),
         target_count=release.target_count,
         allow_downgrade=manifest.allow_downgrade,
+        rollout=json.dumps(write_rollout(manifest.rollout)) if manifest.rollout else None,
+        targets_key=release.targets_key,
+        targets_version_id=release.targets_version_id,
+        drop_members=json.dumps(release.drop_members),
         warnings=json.dumps(release.warnings),
         expires_at=manifest.expires,
         execution=execution,
     )
 
 
-def _owned(connection: Connection, release_id: str, execution: str) -> int:
-    """The row id of a release that this execution owns, locked."""
+def lock_owned_release(connection: Connection, release_id: str, execution: str) -> int:
+    """The row id of a release that this execution owns, locked until the transaction ends.
+
+    Raises:
+        ReleaseSuperseded: it does not own the release, or not any more.
+    """
     rows = connection.run(
         "SELECT id, execution_arn FROM releases WHERE release_id = :release_id FOR UPDATE", release_id=release_id
     )
@@ -219,17 +201,3 @@ def _owned(connection: Connection, release_id: str, execution: str) -> int:
         raise ReleaseSuperseded(release_id)
     release: int = rows[0][0]
     return release
-
-
-def _copy_rows(release: int, chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Put the release's id before every line of a text that comes in chunks, as COPY's text format wants columns."""
-    column = b"%d\t" % release
-    at_line_start = True
-    for chunk in chunks:
-        if at_line_start:
-            yield column
-        at_line_start = chunk.endswith(b"\n")
-        lines = chunk[:-1] if at_line_start else chunk
-        yield lines.replace(b"\n", b"\n" + column)
-        if at_line_start:
-            yield b"\n"

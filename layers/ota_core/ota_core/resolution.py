@@ -1,4 +1,4 @@
-"""The third stage: whom a release is for, recorded and cut into the batches that are published."""
+"""Whom a wave tells, or a withdrawal, cut into the batches that are published."""
 
 from __future__ import annotations
 
@@ -6,26 +6,18 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from . import targets
 from .firmware_store import WORK
-from .notification import device_topic, fleet_topics
+from .notification import device_topic, fleet_topics, write_withdrawal
+from .targets import TaggedDevices
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from .firmware_store import FirmwareStore
-    from .release_store import ReleaseStore
+    from .wave_store import StoredRelease, WaveStore
 
 # A batch is what one publishing invocation does and, at worst, repeats.
 BATCH_SIZE = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class TargetList:
-    """The stored list of a release's devices, one MAC a line."""
-
-    key: str
-    version_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,51 +30,99 @@ class BatchIndex:
 
 
 class Resolution:
-    """Resolves releases to batches of messages."""
+    """Resolves the waves of releases to batches of messages."""
 
-    def __init__(self, store: FirmwareStore, releases: ReleaseStore, topic_prefix: str) -> None:
+    def __init__(self, store: FirmwareStore, waves: WaveStore, *, topic_prefix: str, api_url: str) -> None:
         self._store = store
-        self._releases = releases
+        self._waves = waves
         self._topic_prefix = topic_prefix
+        self._api_url = api_url
 
-    def resolve(
-        self, *, release_id: str, product: str, notification: bytes, listed: TargetList | None, execution: str
+    def resolve_wave(
+        self, release_id: str, execution: str, *, wave: int, percent: float, earlier_percent: float
     ) -> BatchIndex:
-        """Record a release's targets and write its batches. Repeating it writes the same again.
+        """Record the release's devices, with the first wave, and write the batches of a wave.
+
+        Repeating it writes the same again.
 
         Raises:
-            ReleaseSuperseded: the execution does not own the release any more.
+            ReleaseSuperseded: the execution does not own the release.
         """
-        if listed is None:
-            topics: Iterator[list[str]] = iter([fleet_topics(self._topic_prefix, product)])
-        else:
+        release = self._waves.read(release_id, execution)
+        batches = _Batches(self._store, f"{WORK}{release_id}/wave-{wave:02}/")
+        payload = release.notification(self._api_url, percent)
+        if release.is_for_whole_fleet:
+            batches.add(fleet_topics(self._topic_prefix, release.manifest.product), payload, retain=True)
+            return batches.close()
+        if wave == 1:
+            self._record_devices(release, execution)
+        self._add_devices(batches, release, payload, above=earlier_percent, up_to=percent)
+        return batches.close()
 
-            def read_list() -> Iterable[bytes]:
-                return self._store.read_chunks(listed.key, listed.version_id)
+    def resolve_withdrawal(self, release_id: str, execution: str) -> BatchIndex:
+        """Write the batches that take a release back: what stood before it stands again, and who waits is told.
 
-            self._releases.record_targets(release_id, execution, read_list)
-            topics = targets.batches((device_topic(self._topic_prefix, mac) for mac in _lines(read_list())), BATCH_SIZE)
-        return self._write_batches(release_id, topics, notification, retain=listed is None)
+        Raises:
+            ReleaseSuperseded: the execution does not own the release.
+        """
+        release = self._waves.read(release_id, execution)
+        batches = _Batches(self._store, f"{WORK}{release_id}/withdrawal/")
+        withdrawal = write_withdrawal(release_id)
+        if not release.is_for_whole_fleet:
+            self._add_devices(batches, release, withdrawal, above=0, up_to=release.percent)
+            return batches.close()
+        everybody, of_product = fleet_topics(self._topic_prefix, release.manifest.product)
+        batches.add([everybody, of_product], withdrawal, retain=False)
+        for topic, product in ((everybody, None), (of_product, release.manifest.product)):
+            standing = self._waves.last_word(product)
+            # A retained message is removed by an empty one (MQTT 3.1.1 section 3.3.1.3).
+            payload = standing.notification(self._api_url, standing.percent) if standing else b""
+            batches.add([topic], payload, retain=True)
+        return batches.close()
 
-    def _write_batches(
-        self, release_id: str, topics: Iterator[list[str]], notification: bytes, *, retain: bool
-    ) -> BatchIndex:
-        index = []
-        messages = 0
-        for number, batch in enumerate(topics):
-            key = f"{WORK}{release_id}/batches/{number:05}.json"
-            document = {"topics": batch, "retain": retain, "payload": notification.decode()}
-            self._store.write(key, json.dumps(document, ensure_ascii=False).encode())
-            index.append(json.dumps({"batch": key}))
-            messages += len(batch)
-        key = f"{WORK}{release_id}/batches/index.jsonl"
-        self._store.write(key, "\n".join(index).encode())
-        return BatchIndex(key, len(index), messages)
+    def _record_devices(self, release: StoredRelease, execution: str) -> None:
+        match release.manifest.targets:
+            case TaggedDevices(tags):
+                self._waves.record_tagged_devices(release.release_id, execution, tags)
+            case _:
+
+                def read_list() -> Iterable[bytes]:
+                    return self._store.read_chunks(release.targets_key or "", release.targets_version_id or "")
+
+                self._waves.record_listed_devices(release.release_id, execution, read_list)
+
+    def _add_devices(
+        self, batches: _Batches, release: StoredRelease, payload: bytes, *, above: float, up_to: float
+    ) -> None:
+        def write(number: int, macs: list[str]) -> None:
+            if number == 0:
+                batches.clear()
+            batches.add([device_topic(self._topic_prefix, mac) for mac in macs], payload, retain=False)
+
+        self._waves.for_each_batch(release.release_id, above=above, up_to=up_to, size=BATCH_SIZE, write=write)
 
 
-def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
-    rest = b""
-    for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            yield line.decode()
+class _Batches:
+    """Writes numbered batches, and at the end their index."""
+
+    def __init__(self, store: FirmwareStore, prefix: str) -> None:
+        self._store = store
+        self._prefix = prefix
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin again."""
+        self._index: list[str] = []
+        self._messages = 0
+
+    def add(self, topics: list[str], payload: bytes, *, retain: bool) -> None:
+        key = f"{self._prefix}{len(self._index):05}.json"
+        batch = {"topics": topics, "retain": retain, "payload": payload.decode()}
+        self._store.write(key, json.dumps(batch, ensure_ascii=False).encode())
+        self._index.append(json.dumps({"batch": key}))
+        self._messages += len(topics)
+
+    def close(self) -> BatchIndex:
+        key = f"{self._prefix}index.jsonl"
+        self._store.write(key, "\n".join(self._index).encode())
+        return BatchIndex(key, len(self._index), self._messages)

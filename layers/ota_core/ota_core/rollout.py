@@ -21,6 +21,7 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
 # Failures come early, so a wave is looked at after a sixteenth of its time, then an eighth, and so on.
 _CHECKPOINTS = 5
+_BY_OPERATOR = "an operator aborted it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +91,10 @@ class Progress:
         published_at: when the last of them did.
         is_paused, is_promoted, is_aborted: what operators asked for; promoted ends the present soak.
         expected: devices that the waves so far reach, as far as they are known.
-        reported: of them, those that reported anything.
-        installed: of them, those that run the release.
-        failed: of them, those that failed, refused or rolled back.
+        reported: of the expected, those that reported anything.
+        ended: of the expected, those that installed, failed, refused or rolled back.
+        installed: of all that reported, those that run the release.
+        failed: of all that reported, those that failed, refused or rolled back.
     """
 
     waves_published: int
@@ -102,6 +104,7 @@ class Progress:
     is_aborted: bool = False
     expected: int = 0
     reported: int = 0
+    ended: int = 0
     installed: int = 0
     failed: int = 0
 
@@ -156,8 +159,10 @@ def in_cohort(salt: str, mac: str, percent: float) -> bool:
     return fraction(salt, mac) * 100 < percent * 2**32
 
 
-def next_step(rollout: Rollout, progress: Progress, now: datetime) -> Step:
-    """Decide what a rollout does now."""
+def next_step(rollout: Rollout | None, progress: Progress, now: datetime) -> Step:
+    """Decide what a release does now; one without a rollout goes out at once and is not watched."""
+    if rollout is None:
+        return _next_step_without_waves(progress)
     stop = _reason_to_abort(rollout.abort, progress, now)
     if stop is not None:
         return Abort(stop)
@@ -173,9 +178,43 @@ def next_step(rollout: Rollout, progress: Progress, now: datetime) -> Step:
     return PublishWave(number, rollout.waves[number - 1].percent, earlier)
 
 
+def describe_step(step: Step) -> dict[str, object]:
+    """A decision as the state machine and the record read it."""
+    match step:
+        case PublishWave(number, percent, earlier_percent):
+            return {"step": "publish", "wave": number, "percent": percent, "earlier_percent": earlier_percent}
+        case WaitUntil(moment, why):
+            # Up to the next whole second: a look that comes a moment too early would only wait again.
+            return {"step": "wait", "until": format_time(moment + timedelta(microseconds=999_999)), "why": why}
+        case Abort(why):
+            return {"step": "abort", "why": why}
+        case Hold():
+            return {"step": "hold"}
+        case Complete():
+            return {"step": "complete"}
+
+
+def describe_numbers(progress: Progress) -> dict[str, object]:
+    """The facts of a decision, for the record."""
+    return {
+        "waves_published": progress.waves_published,
+        "expected": progress.expected,
+        "reported": progress.reported,
+        "ended": progress.ended,
+        "installed": progress.installed,
+        "failed": progress.failed,
+    }
+
+
+def _next_step_without_waves(progress: Progress) -> Step:
+    if progress.is_aborted:
+        return Abort(_BY_OPERATOR)
+    return Complete() if progress.waves_published else PublishWave(1, 100, 0)
+
+
 def _reason_to_abort(abort: AbortCriteria, progress: Progress, now: datetime) -> str | None:
     if progress.is_aborted:
-        return "an operator aborted it"
+        return _BY_OPERATOR
     if progress.published_at is None:
         return None
     ended = progress.installed + progress.failed
@@ -212,7 +251,7 @@ def _next_look(rollout: Rollout, progress: Progress, published_at: datetime, now
     A wave is over when its soak is, and every device that it reached has ended or had its time to report.
     """
     length = rollout.waves[progress.waves_published - 1].soak
-    if progress.installed + progress.failed < progress.expected:
+    if progress.ended < progress.expected:
         length = max(length, rollout.abort.report_timeout)
     looks = [published_at + length / 2**step for step in reversed(range(_CHECKPOINTS))]
     return next((look for look in looks if look > now), None)

@@ -48,7 +48,14 @@ class TargetsFile:
     count: int
 
 
-Targets = AllDevices | ListedDevices | TargetsFile
+@dataclass(frozen=True, slots=True)
+class TaggedDevices:
+    """Devices that have any of these tags when the release is published."""
+
+    tags: tuple[str, ...]
+
+
+Targets = AllDevices | ListedDevices | TargetsFile | TaggedDevices
 
 
 def normalise_mac(text: str) -> str | None:

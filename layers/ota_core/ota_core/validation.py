@@ -16,7 +16,7 @@ from .firmware_store import RELEASES, WORK, FirmwareStore, ObjectGone, ObjectVer
 from .inbox import Drop, Member
 from .manifest import Manifest, parse_manifest
 from .notification import check_fits_device
-from .targets import ListedDevices, Targets, TargetsFile, check_targets_file, check_targets_file_size
+from .targets import AllDevices, ListedDevices, Targets, TargetsFile, check_targets_file, check_targets_file_size
 from .versions import AUTO
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Accepted:
         keyid: of the signer.
         image: the stored copy of the very bytes that were checked.
         targets: the normalised list of MACs, one a line; None for the whole fleet.
-        target_count: how many devices are listed; None for the whole fleet.
+        target_count: how many devices are listed, 0 where tags name them; None for the whole fleet.
         warnings: for the release's record.
     """
 
@@ -203,7 +203,7 @@ class Validation:
             keyid=opened.keyid,
             image=self._store.write(f"{RELEASES}{manifest.product}/{release}/{manifest.image_sha256}.bin", image_bytes),
             targets=stored_targets,
-            target_count=None if macs is None else len(macs),
+            target_count=None if isinstance(manifest.targets, AllDevices) else len(macs or ()),
             warnings=warnings,
         )
 
