@@ -1,1 +1,26 @@
 enable_testing()
+
+set(OTA_VECTORS ${CMAKE_CURRENT_SOURCE_DIR}/../../tests/vectors)
+
+add_library(ota_test_support STATIC
+    tests/fake_world.cpp tests/release_builder.cpp tests/signing_key.cpp)
+target_include_directories(ota_test_support PUBLIC tests)
+target_link_libraries(ota_test_support PUBLIC ota_sanitized GTest::gtest PRIVATE ota_warnings)
+
+# One program and one ctest entry a file; the sweeps print what they swept.
+function(add_ota_test name)
+    add_executable(${name} tests/${name}.cpp)
+    target_link_libraries(${name} PRIVATE ota_test_support GTest::gtest_main ota_warnings)
+    target_compile_definitions(${name} PRIVATE
+        OTA_VECTORS="${OTA_VECTORS}"
+        OTA_FIRMWARE="${CMAKE_CURRENT_SOURCE_DIR}/.."
+        OTA_DEVICE="$<TARGET_FILE:ota_device>")
+    add_test(NAME ${name} COMMAND ${name})
+endfunction()
+
+add_ota_test(test_formats)
+add_ota_test(test_verification)
+add_ota_test(test_update)
+add_ota_test(test_attacks)
+add_ota_test(test_power_cut)
+add_ota_test(test_link_cut)

@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "ota/semver.hpp"
+
 namespace ota {
 
 Reason check_image_head(const std::uint8_t* head, std::uint16_t chip_id, std::string& app_version) {
@@ -24,6 +26,9 @@ Reason check_image_head(const std::uint8_t* head, std::uint16_t chip_id, std::st
     }
     const char* const version = reinterpret_cast<const char*>(head) + kVersionOffset;
     app_version.assign(version, strnlen(version, kVersionSize));
+    if (app_version.size() > 1 && app_version.front() == 'v' && is_semver(app_version.c_str() + 1)) {
+        app_version.erase(0, 1);  // As `git describe` gives it.
+    }
     return Reason::none;
 }
 

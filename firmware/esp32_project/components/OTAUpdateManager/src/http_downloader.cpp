@@ -210,34 +210,28 @@ Reason HTTPDownloader::open(std::string_view product, std::string_view version, 
 }
 
 Reason HTTPDownloader::read(void* buffer, std::size_t size, std::size_t& received) {
-    received = 0;
-    HttpResult result = HttpResult::ok;
-    if (body_left_ > 0) {
-        result = http_.read(buffer, std::min<std::size_t>(size, body_left_), received);
-        if (result == HttpResult::ok && received == 0) {
-            result = HttpResult::link_lost;  // Ended before the length that it announced.
-        }
-        body_left_ -= static_cast<std::uint32_t>(received);
-    }
-    if (result == HttpResult::ok && body_left_ == 0) {
-        // One read beyond the end: it frees the connection, and shows a body that does not stop.
-        char surplus = 0;
-        std::size_t surplus_size = 0;
-        result = http_.read(&surplus, 1, surplus_size);
-        if (result == HttpResult::ok && surplus_size > 0) {
-            close();
-            return Reason::too_many_bytes;
-        }
-        at_end_ = result == HttpResult::ok;
-    }
+    HttpResult result = http_.read(buffer, std::min<std::size_t>(size, body_left_), received);
     if (result == HttpResult::timed_out) {
         return Reason::none;
     }
-    if (result != HttpResult::ok) {
+    if (result != HttpResult::ok || received == 0) {  // Also: ended before the length that it announced.
         close();
         return Reason::connection_lost;
     }
-    return Reason::none;
+    body_left_ -= static_cast<std::uint32_t>(received);
+    if (body_left_ > 0) {
+        return Reason::none;
+    }
+    // One read beyond the end: it frees the connection, and shows a body that does not stop. When the
+    // link breaks only now, the piece is whole all the same.
+    char surplus = 0;
+    std::size_t surplus_size = 0;
+    result = http_.read(&surplus, 1, surplus_size);
+    if (result != HttpResult::ok || surplus_size > 0) {
+        close();
+    }
+    at_end_ = true;
+    return surplus_size > 0 ? Reason::too_many_bytes : Reason::none;
 }
 
 void HTTPDownloader::close() {

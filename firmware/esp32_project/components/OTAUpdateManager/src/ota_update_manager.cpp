@@ -118,11 +118,17 @@ void OTAUpdateManager::settle_pending_update() {
     if (!pending) {
         return;
     }
-    const SlotState other = ports_.slots.state(pending->slot);
-    if (pending->slot == running) {
+    const SlotState its_state = ports_.slots.state(pending->slot);
+    const bool undone = its_state != SlotState::undefined && its_state != SlotState::valid;
+    if (pending->slot == running && !undone) {
         commit(*pending);  // Marked valid, and then the power failed.
-    } else if (pending->boots > 0 || (other != SlotState::undefined && other != SlotState::valid)) {
-        record_rollback(*pending);
+    } else if (pending->slot == running) {
+        // It gave itself up, but the bootloader found nothing else that runs.
+        running_version_ = pending->version;
+        running_version_is_authentic_ = pending->version_is_authentic;
+        record_failed_trial(*pending, UpdateStatus::failed);
+    } else if (pending->boots > 0 || undone) {
+        record_failed_trial(*pending, UpdateStatus::rolled_back);
     } else if (!storage_.clear_pending()) {  // The power failed before it was activated.
         event("storage_failed", Reason::storage_error);
     }
@@ -150,7 +156,7 @@ void OTAUpdateManager::commit(const PendingUpdate& pending) {
                         pending.sequence});
 }
 
-void OTAUpdateManager::record_rollback(const PendingUpdate& pending) {
+void OTAUpdateManager::record_failed_trial(const PendingUpdate& pending, UpdateStatus status) {
     FailureRecord failure = failures_of(pending.sequence);
     ++failure.attempts;
     std::string_view reason = pending.verdict;
@@ -158,11 +164,11 @@ void OTAUpdateManager::record_rollback(const PendingUpdate& pending) {
         reason = to_string(Reason::boot_failed);
     }
     const bool stored = storage_.set(failure);
-    report_finally(pending.release_id, pending.version, UpdateStatus::rolled_back, reason);
+    report_finally(pending.release_id, pending.version, status, reason);
     if (!stored || !storage_.clear_pending()) {
         event("storage_failed", Reason::storage_error);
     }
-    observer_.on_event({"rolled_back", pending.release_id, pending.version, Reason::none, "attempts",
+    observer_.on_event({to_string(status), pending.release_id, pending.version, Reason::none, "attempts",
                         failure.attempts});
 }
 
@@ -208,21 +214,12 @@ void OTAUpdateManager::fail_self_test(Reason reason) {
             event("storage_failed", Reason::storage_error);
         }
     }
-    if (ports_.slots.mark_running_invalid() == PortResult::ok) {
-        restart_soon(ports_.clock.uptime_ms());
-        return;
+    if (ports_.slots.mark_running_invalid() != PortResult::ok) {
+        // otadata knows no other app, as after a power cut on the very first boot. The bootloader undoes
+        // an app on its trial at the next boot anyway, and then takes any image that it finds.
+        event("not_marked_invalid", reason);
     }
-    // Nothing to go back to: an app that fails its self-test is better than none.
-    state_ = UpdateState::idle;
-    if (ports_.slots.mark_running_valid() != PortResult::ok) {
-        event("flash_failed", Reason::flash_error);
-    }
-    if (pending) {
-        report_finally(pending->release_id, pending->version, UpdateStatus::failed, to_string(reason));
-        if (!storage_.clear_pending()) {
-            event("storage_failed", Reason::storage_error);
-        }
-    }
+    restart_soon(ports_.clock.uptime_ms());
 }
 
 void OTAUpdateManager::restart_soon(std::uint64_t now) {

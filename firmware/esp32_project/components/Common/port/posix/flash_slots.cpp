@@ -64,6 +64,50 @@ int active_entry(const OtaData& otadata) {
     return active;
 }
 
+bool is_written(const OtaSelectEntry& entry) {
+    return entry.ota_seq != kEmptySequence && entry.crc == crc_of(entry);
+}
+
+/// esp_rewrite_ota_data: makes `slot` the one to boot, as a new image.
+bool rewrite_otadata(NorFlash& flash, int slot) {
+    OtaData otadata = read_otadata(flash);
+    const int active = active_entry(otadata);
+    const std::size_t next = active < 0 ? 0 : static_cast<std::size_t>(1 - active);
+    std::uint32_t sequence = static_cast<std::uint32_t>(slot) + 1;
+    while (active >= 0 && sequence < otadata[static_cast<std::size_t>(active)].ota_seq) {
+        sequence += kSlotCount;
+    }
+    otadata[next].ota_seq = sequence;
+    otadata[next].ota_state = kStateNew;
+    return write_entry(flash, next, otadata[next]);
+}
+
+/// esp_ota_mark_app_valid_cancel_rollback, which means the app that otadata names, running or not.
+bool mark_active_valid(NorFlash& flash) {
+    const OtaData otadata = read_otadata(flash);
+    const int active = active_entry(otadata);
+    if (active < 0) {
+        return false;
+    }
+    OtaSelectEntry entry = otadata[static_cast<std::size_t>(active)];
+    entry.ota_state = kStateValid;
+    return write_entry(flash, static_cast<std::size_t>(active), entry);
+}
+
+/// As the esp_idf port: makes otadata name the running app where it does not.
+PortResult select_running(NorFlash& flash, int running_slot) {
+    const OtaData otadata = read_otadata(flash);
+    const int active = active_entry(otadata);
+    if (active >= 0 && slot_of(otadata[static_cast<std::size_t>(active)]) == running_slot) {
+        return PortResult::ok;
+    }
+    if (!is_bootable(flash, running_slot)) {
+        return PortResult::invalid;
+    }
+    return rewrite_otadata(flash, running_slot) && mark_active_valid(flash) ? PortResult::ok
+                                                                            : PortResult::io_error;
+}
+
 /// bootloader_utility_get_selected_boot_partition.
 /// @param[out] initial_contents otadata was never written: the bootloader then writes its first entry.
 int select_slot(NorFlash& flash, bool& initial_contents) {
@@ -216,17 +260,18 @@ PortResult FlashSlots::read(int slot, std::size_t offset, void* buffer, std::siz
 
 PortResult FlashSlots::begin(std::size_t offset) {
     if (state(running_slot_) == SlotState::pending_verify || offset % kFlashSectorSize != 0 ||
-        offset > kSlotSize) {
+        offset >= kSlotSize) {
         return PortResult::invalid;
+    }
+    if (const PortResult selected = select_running(*flash_, running_slot_); selected != PortResult::ok) {
+        return selected;
     }
     // esp_ota_begin forgets the entry of the app that is about to be overwritten.
     const OtaData otadata = read_otadata(*flash_);
-    for (std::size_t i = 0; i < otadata.size() && offset == 0; ++i) {
-        const bool written = otadata[i].ota_seq != kEmptySequence && otadata[i].crc == crc_of(otadata[i]);
-        if (written && slot_of(otadata[i]) == update_slot() &&
-            !flash_->erase_sector(kOtaDataOffset + i * kFlashSectorSize)) {
-            return PortResult::io_error;
-        }
+    const auto inactive = static_cast<std::size_t>(1 - active_entry(otadata));
+    if (offset == 0 && is_written(otadata[inactive]) && slot_of(otadata[inactive]) == update_slot() &&
+        !flash_->erase_sector(kOtaDataOffset + inactive * kFlashSectorSize)) {
+        return PortResult::io_error;
     }
     write_offset_ = offset;
     return PortResult::ok;
@@ -255,44 +300,21 @@ PortResult FlashSlots::write(const void* data, std::size_t size) {
 
 PortResult FlashSlots::activate() {
     write_offset_.reset();
+    if (const PortResult selected = select_running(*flash_, running_slot_); selected != PortResult::ok) {
+        return selected;
+    }
     if (!is_bootable(*flash_, update_slot())) {
         return PortResult::invalid;
     }
-    // esp_rewrite_ota_data
-    OtaData otadata = read_otadata(*flash_);
-    const int active = active_entry(otadata);
-    const auto slot = static_cast<std::uint32_t>(update_slot());
-    std::size_t next = 0;
-    std::uint32_t sequence = slot + 1;
-    if (active >= 0) {
-        const OtaSelectEntry& entry = otadata[static_cast<std::size_t>(active)];
-        if (slot_of(entry) == update_slot()) {
-            next = static_cast<std::size_t>(active);
-            sequence = entry.ota_seq;
-        } else {
-            next = static_cast<std::size_t>(1 - active);
-            while (sequence <= entry.ota_seq) {
-                sequence += kSlotCount;
-            }
-        }
-    }
-    otadata[next].ota_seq = sequence;
-    otadata[next].ota_state = kStateNew;
-    return write_entry(*flash_, next, otadata[next]) ? PortResult::ok : PortResult::io_error;
+    return rewrite_otadata(*flash_, update_slot()) ? PortResult::ok : PortResult::io_error;
 }
 
 PortResult FlashSlots::mark_running_valid() {
-    const OtaData otadata = read_otadata(*flash_);
-    const int active = active_entry(otadata);
-    if (active < 0) {
-        return PortResult::io_error;
-    }
-    OtaSelectEntry entry = otadata[static_cast<std::size_t>(active)];
-    if (entry.ota_state == kStateValid) {
+    const SlotState now = state(running_slot_);
+    if (now == SlotState::undefined || now == SlotState::valid) {
         return PortResult::ok;
     }
-    entry.ota_state = kStateValid;
-    return write_entry(*flash_, static_cast<std::size_t>(active), entry) ? PortResult::ok : PortResult::io_error;
+    return mark_active_valid(*flash_) ? PortResult::ok : PortResult::io_error;
 }
 
 PortResult FlashSlots::mark_running_invalid() {
@@ -303,12 +325,14 @@ PortResult FlashSlots::mark_running_invalid() {
     if (active >= 0) {
         others[static_cast<std::size_t>(active)].ota_seq = kEmptySequence;
     }
-    if (active < 0 || active_entry(others) < 0 || !is_bootable(*flash_, update_slot())) {
+    const int other = active_entry(others);
+    if (active < 0 || other < 0 || !is_bootable(*flash_, slot_of(otadata[static_cast<std::size_t>(other)]))) {
         return PortResult::invalid;
     }
     OtaSelectEntry entry = otadata[static_cast<std::size_t>(active)];
     entry.ota_state = kStateInvalid;
-    return write_entry(*flash_, static_cast<std::size_t>(active), entry) ? PortResult::ok : PortResult::io_error;
+    return write_entry(*flash_, static_cast<std::size_t>(active), entry) ? PortResult::ok
+                                                                         : PortResult::io_error;
 }
 
 }  // namespace ota::posix

@@ -15,7 +15,7 @@ inline constexpr std::size_t kImageHeadSize = 0x20 + 256;
 /// Checks the head of an image: magic 0xE9, 1 to 16 segments, the chip, and that an app description
 /// follows. What comes after the head is the business of SHA-256, signature and bootloader.
 /// @param head kImageHeadSize bytes.
-/// @param[out] app_version version in the app description.
+/// @param[out] app_version version in the app description, without the `v` that may stand before a SemVer.
 /// @return none, image_bad_header, image_wrong_chip or image_no_app_description.
 Reason check_image_head(const std::uint8_t* head, std::uint16_t chip_id, std::string& app_version);
 

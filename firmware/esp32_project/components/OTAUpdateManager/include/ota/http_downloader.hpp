@@ -53,12 +53,12 @@ public:
     Reason open(std::string_view product, std::string_view version, const Sha256Digest& sha256,
                 const ByteRange& range);
 
-    /// Reads the next bytes of the piece.
-    /// @param[out] received 0 with `none` when nothing came yet, or at the piece's end: see at_end().
+    /// Reads the next bytes of the piece; not to be called at_end().
+    /// @param[out] received 0 with `none` when nothing came yet.
     /// @return none, connection_lost or too_many_bytes; with those the exchange is closed.
     Reason read(void* buffer, std::size_t size, std::size_t& received);
 
-    /// The whole piece was read, and the connection is free for the next.
+    /// The whole piece was read.
     [[nodiscard]] bool at_end() const { return at_end_; }
 
     void close();

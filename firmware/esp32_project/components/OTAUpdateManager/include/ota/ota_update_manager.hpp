@@ -165,7 +165,7 @@ private:
     void read_running_image();
     void settle_pending_update();
     void commit(const PendingUpdate& pending);
-    void record_rollback(const PendingUpdate& pending);
+    void record_failed_trial(const PendingUpdate& pending, UpdateStatus status);
     void step_self_test(std::uint64_t now);
     void fail_self_test(Reason reason);
 

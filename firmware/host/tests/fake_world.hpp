@@ -1,0 +1,221 @@
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <random>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "flash_slots.hpp"
+#include "key_value_store.hpp"
+#include "nor_flash.hpp"
+#include "ota/ota_update_manager.hpp"
+#include "release_builder.hpp"
+
+namespace ota::test {
+
+/// Thrown out of a flash operation: the power is gone.
+struct PowerCut {};
+
+/// Flash that counts its operations and loses its power at one of them.
+class CuttableFlash final : public posix::NorFlash {
+public:
+    enum class Cut { before, torn, after };
+
+    explicit CuttableFlash(std::vector<std::uint8_t>& bytes) : NorFlash(bytes.data(), bytes.size()) {}
+
+    bool write(std::size_t offset, const void* bytes, std::size_t size) override;
+    bool erase_sector(std::size_t offset) override;
+
+    /// Lets the power fail at the operation with this number, counted from now.
+    void cut_at(std::uint64_t operation, Cut how);
+    [[nodiscard]] std::uint64_t operations() const { return operations_; }
+    [[nodiscard]] std::uint64_t bytes_written() const { return bytes_written_; }
+
+private:
+    /// @return whether this is the operation that is torn.
+    bool count();
+    void end_operation();
+
+    std::uint64_t operations_ = 0;
+    std::uint64_t bytes_written_ = 0;
+    std::optional<std::uint64_t> cut_at_;
+    Cut how_ = Cut::before;
+};
+
+class FakeClock final : public Clock {
+public:
+    [[nodiscard]] std::uint64_t uptime_ms() const override { return now_ms; }
+    [[nodiscard]] std::optional<std::int64_t> unix_time() const override {
+        if (!is_set) {
+            return std::nullopt;
+        }
+        return 1'790'000'000 + static_cast<std::int64_t>(now_ms / 1000);  // In September 2026.
+    }
+
+    std::uint64_t now_ms = 5000;
+    bool is_set = true;
+};
+
+class FakeRandom final : public RandomSource {
+public:
+    std::uint32_t next() override { return static_cast<std::uint32_t>(generator()); }
+
+    std::mt19937 generator{1};
+};
+
+class FakeReboot final : public Reboot {
+public:
+    void restart() override { requested = true; }
+
+    bool requested = false;
+};
+
+/// A broker and the client to it in one.
+class FakeMqtt final : public MqttClient {
+public:
+    explicit FakeMqtt(FakeClock& clock) : clock_(clock) {}
+
+    [[nodiscard]] bool connected() const override { return is_connected; }
+    bool publish(const char* topic, const char* payload, std::size_t size) override;
+    [[nodiscard]] bool all_acknowledged() const override { return acknowledges || unacknowledged == 0; }
+    bool receive(MqttMessage& message) override;
+    void wait(std::uint32_t timeout_ms) override { clock_.now_ms += timeout_ms; }
+
+    void deliver(const std::string& topic, const std::string& payload);
+
+    bool is_connected = true;
+    bool acknowledges = true;
+    int unacknowledged = 0;
+    std::vector<std::pair<std::string, std::string>> published;
+    std::deque<std::pair<std::string, std::string>> inbox;
+
+private:
+    FakeClock& clock_;
+};
+
+/// The download API and the client to it in one. Answers as the real one does; a test can take any
+/// answer over, and cut the link.
+class FakeServer final : public HttpClient {
+public:
+    struct Answer {
+        HttpResult result = HttpResult::ok;
+        HttpResponseHead head;
+        std::string body;
+    };
+
+    struct Seen {
+        std::string url;
+        std::map<std::string, std::string> headers;
+    };
+
+    explicit FakeServer(FakeClock& clock) : clock_(clock) {}
+
+    HttpResult get(const HttpRequest& request, HttpResponseHead& head) override;
+    HttpResult read(void* buffer, std::size_t size, std::size_t& received) override;
+    void close() override { open_ = false; }
+
+    /// The whole API as it should be: images by "product/version", and the check-in.
+    Answer answer(const Seen& request);
+    [[nodiscard]] static Answer range_answer(const Seen& request, const std::vector<std::uint8_t>& image);
+
+    std::map<std::string, std::vector<std::uint8_t>> images;
+    std::string check_in_body;  ///< Empty: 204.
+    std::function<Answer(const Seen&)> take_over;  ///< Answers instead.
+    std::function<bool()> cut;                     ///< Asked before every read: drop the link now?
+    std::uint32_t ms_per_read = 1;
+    std::size_t bytes_per_read = 1400;
+    std::vector<Seen> requests;
+    std::uint64_t image_bytes_sent = 0;
+
+private:
+    FakeClock& clock_;
+    bool open_ = false;
+    Answer current_;
+    std::size_t position_ = 0;
+};
+
+/// What the manager told its observer.
+class Recorder final : public UpdateObserver {
+public:
+    struct Event {
+        std::string name;
+        std::string release_id;
+        std::string version;
+        Reason reason;
+        std::int64_t value;
+    };
+
+    void on_event(const UpdateEvent& event) override;
+    void on_status(const StatusMessage& status) override;
+    bool self_test_passes() override { return passes; }
+
+    [[nodiscard]] bool saw(const std::string& name) const;
+    [[nodiscard]] bool saw(Reason reason) const;
+    [[nodiscard]] bool saw_state(const std::string& state) const;
+    [[nodiscard]] std::string names() const;
+
+    bool passes = true;
+    std::vector<Event> events;
+    std::vector<std::string> states;  ///< "state" or "state:reason"
+};
+
+/// Reasons that any test of this program has seen.
+std::set<Reason>& reasons_seen();
+
+/// One device and everything around it. Its flash outlives its boots.
+class World {
+public:
+    static constexpr std::size_t kImageSize = 98304 + 48;  ///< Not a multiple of a sector.
+    static constexpr std::uint32_t kChunk = 8192;
+
+    World();
+
+    /// An image that this device can run.
+    static std::vector<std::uint8_t> image(const std::string& version, std::size_t size = kImageSize);
+    /// The release of version 2.0.0, served by the API.
+    static Release release(const std::string& version = "2.0.0");
+    void serve(const Release& release);
+
+    /// Switches the power on. False when nothing boots.
+    bool boot();
+    /// Runs until `done`, a restart is asked for, or so much time has passed. @return done or restart.
+    bool run(const std::function<bool()>& done, std::uint64_t limit_ms = 48 * 3600 * 1000ULL);
+    /// Runs, restarting as often as the device asks, until it has reported `state` and has nothing
+    /// more to report.
+    bool run_to_report(const std::string& state, std::uint64_t limit_ms = 48 * 3600 * 1000ULL);
+    /// Runs for a time, through restarts.
+    void run_for(std::uint64_t ms);
+
+    void notify(const std::string& notification);           ///< On the fleet's topic.
+    void notify_device(const std::string& notification);    ///< On its own.
+
+    [[nodiscard]] std::string running_version() const { return manager->running_version(); }
+    [[nodiscard]] std::int64_t stored_sequence() const;
+    /// Bytes that decide what boots: the running slot and otadata.
+    [[nodiscard]] std::vector<std::uint8_t> boot_relevant_flash() const;
+    [[nodiscard]] std::vector<std::uint8_t> update_slot_bytes() const;
+
+    std::vector<std::uint8_t> bytes;
+    std::shared_ptr<CuttableFlash> flash;
+    FakeClock clock;
+    FakeRandom random;
+    FakeReboot reboot;
+    FakeMqtt mqtt{clock};
+    FakeServer server{clock};
+    Recorder recorder;
+    UpdateConfig config;
+    std::vector<const char*> keys;
+
+    std::unique_ptr<posix::FlashSlots> slots;
+    std::unique_ptr<posix::KeyValueStore> store;
+    std::unique_ptr<OTAUpdateManager> manager;
+    int boots = 0;
+};
+
+}  // namespace ota::test
