@@ -17,6 +17,10 @@ ALTER TABLE releases
 UPDATE releases SET waves_published = 1, cohort_percent = 100, wave_published_at = published_at
 WHERE state = 'published';
 
+DROP INDEX releases_for_fleet;
+CREATE INDEX releases_for_fleet ON releases (product, sequence)
+    WHERE state IN ('published', 'rolling_out') AND target_count IS NULL;
+
 -- Where a device stands in a release's order: the first 4 bytes of SHA-256(salt || MAC). The salt is the release id.
 CREATE FUNCTION cohort_fraction(salt text, mac macaddr) RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$

@@ -10,7 +10,7 @@ from . import versions
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """The latest published release that is for a device.
+    """The latest release that is for a device and whose wave has reached it.
 
     Attributes:
         envelope: the signed manifest's JSON as it was dropped.

@@ -17,7 +17,8 @@ MAX_DEVICES = 5_000_000
 
 # Three look-ups by index, however many devices and releases there are. Within a product ids rise with sequences,
 # because a product's releases are registered one after the other; so the primary key of release_targets, read
-# backwards, gives a device's latest release first.
+# backwards, gives a device's latest release first. A release that is rolled out is for the devices that its waves have
+# reached so far.
 STATEMENT = """
 WITH seen AS (
     INSERT INTO devices (mac, product, running_version)
@@ -34,11 +35,13 @@ WITH seen AS (
 SELECT release_id, version, envelope, allow_downgrade, expires_at FROM (
     (
         SELECT * FROM releases
-        WHERE product = :product AND state = 'published' AND target_count IS NULL
+        WHERE product = :product AND state IN ('published', 'rolling_out') AND target_count IS NULL
+            AND in_cohort(release_id, CAST(:mac AS macaddr), cohort_percent)
         ORDER BY sequence DESC LIMIT 1
     ) UNION ALL (
         SELECT releases.* FROM release_targets JOIN releases ON releases.id = release_targets.release
-        WHERE mac = CAST(:mac AS macaddr) AND product = :product AND state = 'published'
+        WHERE mac = CAST(:mac AS macaddr) AND product = :product AND state IN ('published', 'rolling_out')
+            AND in_cohort(release_id, mac, cohort_percent)
         ORDER BY release_targets.release DESC LIMIT 1
     )
 ) AS candidates ORDER BY sequence DESC LIMIT 1
