@@ -80,11 +80,14 @@ public:
             state(running_slot()) == SlotState::pending_verify) {
             return PortResult::invalid;
         }
+        esp_err_t error = select_running();
+        if (error != ESP_OK) {
+            return port_result(error);
+        }
         // esp_ota_begin also erases the otadata entry of the slot, so that the bootloader cannot
         // fall back to a half-written image. A resumed write has had that done by its first begin.
-        const esp_err_t error = offset == 0
-                                    ? esp_ota_begin(&update_, OTA_WITH_SEQUENTIAL_WRITES, &handle_)
-                                    : esp_ota_resume(&update_, OTA_WITH_SEQUENTIAL_WRITES, offset, &handle_);
+        error = offset == 0 ? esp_ota_begin(&update_, OTA_WITH_SEQUENTIAL_WRITES, &handle_)
+                            : esp_ota_resume(&update_, OTA_WITH_SEQUENTIAL_WRITES, offset, &handle_);
         if (error != ESP_OK) {
             abandon();
         }
@@ -107,7 +110,8 @@ public:
                 return port_result(error);
             }
         }
-        return port_result(esp_ota_set_boot_partition(&update_));
+        const esp_err_t error = select_running();
+        return port_result(error == ESP_OK ? esp_ota_set_boot_partition(&update_) : error);
     }
 
     PortResult mark_running_valid() override {
@@ -120,7 +124,11 @@ public:
         return port_result(esp_ota_mark_app_valid_cancel_rollback());
     }
 
-    PortResult mark_running_invalid() override { return port_result(esp_ota_mark_app_invalid_rollback()); }
+    PortResult mark_running_invalid() override {
+        const esp_err_t error = esp_ota_mark_app_invalid_rollback();
+        // ESP_FAIL: otadata has no usable entry, so that there is no app to go back to.
+        return error == ESP_FAIL ? PortResult::invalid : port_result(error);
+    }
 
 private:
     const esp_partition_t* find(int slot) const {
@@ -128,6 +136,20 @@ private:
             return &running_;
         }
         return slot == update_slot() ? &update_ : nullptr;
+    }
+
+    /// Makes otadata name the running app, where it does not: the bootloader could not load what it
+    /// names, or no entry is usable. As it stands, esp_ota_set_boot_partition would leave no entry of
+    /// the running app, and there would be nothing to go back to.
+    esp_err_t select_running() const {
+        esp_ota_img_states_t entry = ESP_OTA_IMG_UNDEFINED;
+        if (esp_ota_get_boot_partition() == &running_ &&
+            esp_ota_get_state_partition(&running_, &entry) == ESP_OK && entry != ESP_OTA_IMG_INVALID &&
+            entry != ESP_OTA_IMG_ABORTED) {
+            return ESP_OK;
+        }
+        const esp_err_t error = esp_ota_set_boot_partition(&running_);
+        return error == ESP_OK ? esp_ota_mark_app_valid_cancel_rollback() : error;
     }
 
     void abandon() {

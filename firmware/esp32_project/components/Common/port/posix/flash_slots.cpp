@@ -90,6 +90,9 @@ bool mark_active_valid(NorFlash& flash) {
         return false;
     }
     OtaSelectEntry entry = otadata[static_cast<std::size_t>(active)];
+    if (entry.ota_state == kStateValid) {
+        return true;
+    }
     entry.ota_state = kStateValid;
     return write_entry(flash, static_cast<std::size_t>(active), entry);
 }
