@@ -1,0 +1,241 @@
+"""The two functions of the API, run on the very events of `sam local invoke`, over fakes of S3 and PostgreSQL."""
+
+import base64
+import hashlib
+import importlib.util
+import json
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from botocore.exceptions import EndpointConnectionError
+from ota_core.check_in import Candidate
+from ota_core.delivery import Delivery
+from ota_core.delivery_store import ReleasedImage
+from ota_core.image_store import ImageDamaged, StoredImage
+from pg8000.exceptions import InterfaceError
+from support.drops import make_drop
+
+PROJECT = Path(__file__).resolve().parents[2]
+CONTENT = bytes(range(256)) * 1024
+IMAGE = StoredImage("releases/x.bin", "v", len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
+CONTEXT = SimpleNamespace(
+    function_name="f", memory_limit_in_mb=512, invoked_function_arn="arn:f", aws_request_id="r", log_stream_name="s"
+)
+
+
+def event(function, name):
+    return json.loads((PROJECT / "events" / function / f"{name}.json").read_text())
+
+
+def load(function, monkeypatch):
+    settings = {
+        "BUCKET": "b",
+        "DOWNLOAD_MODE": "proxy",
+        "IMAGE_CACHE_BYTES": "1000000",
+        "DATABASE_HOST": "db.example",
+        "DATABASE_PORT": "5432",
+        "DATABASE_NAME": "ota",
+        "DATABASE_USER": "ota",
+        "AWS_DEFAULT_REGION": "eu-central-1",
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "POWERTOOLS_TRACE_DISABLED": "1",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    file = PROJECT / "functions" / function / "handler.py"
+    spec = importlib.util.spec_from_file_location(f"{function}_handler", file)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+class FakeReleases:
+    error = None
+
+    def find(self, product, version):
+        if self.error:
+            raise self.error
+        known = product == "demo-sensor" and version in {"1.4.0", "1.4.0+5"}
+        return ReleasedImage(IMAGE, datetime(2026, 3, 7, tzinfo=UTC)) if known else None
+
+
+class FakeImages:
+    error = None
+
+    def read(self, _image, part):
+        if self.error:
+            raise self.error
+        return memoryview(CONTENT)[part.first : part.last + 1]
+
+
+@pytest.fixture
+def deliver(monkeypatch):
+    handler = load("deliver_firmware", monkeypatch)
+    releases, images = FakeReleases(), FakeImages()
+    handler.DELIVERY = Delivery(releases, images, redirects=False)
+
+    def call(name):
+        return handler.lambda_handler(event("deliver_firmware", name), CONTEXT)
+
+    call.releases, call.images = releases, images
+    return call
+
+
+@pytest.fixture
+def check(monkeypatch):
+    handler = load("check_for_update", monkeypatch)
+    devices = FakeDevices()
+    handler.DEVICES = devices
+
+    def call(name):
+        return handler.lambda_handler(event("check_for_update", name), CONTEXT)
+
+    call.devices = devices
+    return call
+
+
+class FakeDevices:
+    def __init__(self):
+        self.seen = []
+        self.drop = make_drop(version="1.4.0")
+        self.error = None
+
+    def check_in(self, **device):
+        if self.error:
+            raise self.error
+        self.seen.append(device)
+        return Candidate(
+            release_id="r1",
+            version="1.4.0",
+            envelope=self.drop.manifest.decode(),
+            allow_downgrade=False,
+            expires_at=datetime.now(UTC) + timedelta(days=1),
+        )
+
+
+def code_of(answer):
+    assert answer["headers"]["Content-Type"] == "application/json"
+    document = json.loads(answer["body"])
+    assert set(document) == {"code", "message"}
+    return document["code"]
+
+
+def test_chunk_is_answered_in_base64(deliver):
+    answer = deliver("chunk")
+    assert answer["statusCode"] == 206
+    assert answer["isBase64Encoded"] is True
+    assert base64.b64decode(answer["body"]) == CONTENT[65536:131072]
+    assert answer["headers"]["Content-Range"] == f"bytes 65536-131071/{len(CONTENT)}"
+    assert answer["headers"]["Content-Type"] == "application/octet-stream"
+
+
+def test_whole_image_is_answered_without_a_range(deliver):
+    answer = deliver("whole")
+    assert answer["statusCode"] == 200
+    assert base64.b64decode(answer["body"]) == CONTENT
+
+
+def test_head_has_no_content_but_its_length(deliver):
+    answer = deliver("head")
+    assert (answer["statusCode"], answer["body"]) == (200, "")
+    assert answer["headers"]["Content-Length"] == str(len(CONTENT))
+
+
+def test_version_is_found_when_the_gateway_leaves_it_encoded(deliver):
+    assert deliver("encoded_build_metadata")["statusCode"] == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "code"),
+    [
+        ("unknown_version", 404, "firmware_unknown"),
+        ("path_trick", 404, "firmware_unknown"),
+        ("no_accept", 406, "accept_missing"),
+    ],
+)
+def test_delivery_refuses_in_json(deliver, name, status, code):
+    answer = deliver(name)
+    assert (answer["statusCode"], code_of(answer)) == (status, code)
+
+
+@pytest.mark.parametrize(
+    ("releases_error", "images_error", "status", "code"),
+    [
+        (InterfaceError("Can't create a connection to host db.example"), None, 503, "temporarily_unavailable"),
+        (TimeoutError("timed out"), None, 503, "temporarily_unavailable"),
+        (None, EndpointConnectionError(endpoint_url="https://s3"), 503, "temporarily_unavailable"),
+        (None, ImageDamaged("image_damaged", "its SHA-256 is 00"), 500, "image_damaged"),
+        (ZeroDivisionError("division by zero"), None, 500, "internal_error"),
+    ],
+)
+def test_what_goes_wrong_inside_is_logged_and_answered_without_a_stack_trace(
+    deliver, caplog, releases_error, images_error, status, code
+):
+    deliver.releases.error, deliver.images.error = releases_error, images_error
+    answer = deliver("chunk")
+    assert (answer["statusCode"], code_of(answer)) == (status, code)
+    assert ("Retry-After" in answer["headers"]) == (status == 503)
+    assert "Traceback" not in answer["body"]
+    assert "db.example" not in answer["body"]
+    [record] = caplog.records
+    assert record.levelname == "ERROR"
+    assert record.exc_info[1] in {releases_error, images_error}
+
+
+def test_device_with_an_older_version_gets_the_notification(check):
+    answer = check("older_version")
+    assert answer["statusCode"] == 200
+    notification = json.loads(answer["body"])
+    assert notification["release_id"] == "r1"
+    assert notification["manifest"] == json.loads(check.devices.drop.manifest)
+    assert (
+        notification["url"] == "https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/v1/firmware/demo-sensor/1.4.0"
+    )
+
+
+def test_device_with_the_current_version_gets_nothing_and_is_recorded(check):
+    answer = check("current_version")
+    assert (answer["statusCode"], answer["body"]) == (204, "")
+    assert check.devices.seen == [{"mac": "AA:BB:CC:DD:EE:FF", "product": "demo-sensor", "running_version": "1.4.0"}]
+
+
+@pytest.mark.parametrize(("name", "code"), [("no_mac", "mac_invalid"), ("no_product", "product_invalid")])
+def test_check_in_refuses_in_json_and_records_nothing(check, name, code):
+    answer = check(name)
+    assert (answer["statusCode"], code_of(answer)) == (400, code)
+    assert check.devices.seen == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "code"),
+    [
+        ("product", "Demo", "product_invalid"),
+        ("product", "", "product_invalid"),
+        ("version", "", "version_invalid"),
+        ("version", "1.0\x00", "version_invalid"),
+        ("version", "1" * 65, "version_invalid"),
+        ("version", "é", "version_invalid"),
+        ("mac", "AA:BB:CC:DD:EE", "mac_invalid"),
+        ("mac", "AA:BB-CC:DD-EE:FF", "mac_invalid"),
+        ("mac", "..", "mac_invalid"),
+        ("mac", "AA:BB:CC:DD:EE:FF/..", "mac_invalid"),
+    ],
+)
+def test_check_in_refuses_what_it_cannot_read(monkeypatch, field, value, code):
+    handler = load("check_for_update", monkeypatch)
+    asked = event("check_for_update", "older_version")
+    asked["pathParameters" if field == "mac" else "queryStringParameters"][field] = value
+    answer = handler.lambda_handler(asked, CONTEXT)
+    assert (answer["statusCode"], code_of(answer)) == (400, code)
+
+
+def test_outage_of_the_database_is_a_503(check):
+    check.devices.error = InterfaceError("network error")
+    answer = check("older_version")
+    assert (answer["statusCode"], code_of(answer)) == (503, "temporarily_unavailable")
+    assert int(answer["headers"]["Retry-After"]) > 0

@@ -1,0 +1,178 @@
+"""Whole answers: what the status line and the fields say must be what the bytes are."""
+
+import hashlib
+import re
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ota_core.api_gateway import RequestRefused
+from ota_core.delivery import MAX_CONTENT_BYTES, Delivery, FirmwareRequest
+from ota_core.delivery_store import ReleasedImage, Withdrawn
+from ota_core.image_store import StoredImage
+from ota_core.preconditions import Conditions, format_http_date
+
+RELEASED_AT = datetime(2026, 3, 7, 8, 9, 10, tzinfo=UTC)
+NOW = RELEASED_AT + timedelta(hours=1)
+
+
+class FakeReleases:
+    def __init__(self, **found):
+        self.found = found
+        self.asked = []
+
+    def find(self, product, version):
+        self.asked.append((product, version))
+        return self.found.get(version.replace(".", "_"))
+
+
+class FakeImages:
+    def __init__(self, content):
+        self.content = content
+
+    def read(self, _image, part):
+        return memoryview(self.content)[part.first : part.last + 1]
+
+    def presign(self, image, seconds):
+        return f"https://bucket.example/{image.key}?for={seconds}"
+
+
+def delivery_of(content, *, size=None, redirects=False):
+    image = StoredImage("releases/p/1.0.0/x.bin", "v1", size or len(content), hashlib.sha256(content).hexdigest())
+    releases = FakeReleases(**{"1_0_0": ReleasedImage(image, RELEASED_AT), "0_9_0": Withdrawn()})
+    return Delivery(releases, FakeImages(content), redirects=redirects), releases
+
+
+def request(version="1.0.0", *, product="p", is_head=False, range_header=None, **conditions):
+    return FirmwareRequest(
+        product=product,
+        version=version,
+        is_head=is_head,
+        range=range_header,
+        conditions=Conditions(**conditions),
+        now=NOW,
+    )
+
+
+def refused(delivery, asked):
+    with pytest.raises(RequestRefused) as refusal:
+        delivery.deliver(asked)
+    return refusal.value
+
+
+RANGES = st.one_of(
+    st.none(),
+    st.text("bytes=0123456789-, ", max_size=30),
+    st.builds(lambda a, b: f"bytes={a}-{b}", st.integers(0, 400), st.integers(0, 400)),
+    st.builds(lambda a: f"bytes={a}-", st.integers(0, 400)),
+    st.builds(lambda a: f"bytes=-{a}", st.integers(0, 400)),
+)
+ETAGS = st.sampled_from([None, "right", '"wrong"', "W/right", format_http_date(RELEASED_AT), "Sat, 07 Mar 2026", "*"])
+
+
+@given(st.binary(min_size=1, max_size=300), RANGES, ETAGS, ETAGS, ETAGS, st.booleans())
+def test_bytes_are_those_that_the_headers_say(content, range_header, if_range, if_none_match, if_match, is_head):
+    etag = f'"{hashlib.sha256(content).hexdigest()}"'
+    fields = {"if_range": if_range, "if_none_match": if_none_match, "if_match": if_match}
+    conditions = {name: value.replace("right", etag) for name, value in fields.items() if value}
+    delivery, _ = delivery_of(content)
+    try:
+        answer = delivery.deliver(request(range_header=range_header, is_head=is_head, **conditions))
+    except RequestRefused as refusal:
+        answer = refusal
+    if isinstance(answer, RequestRefused):
+        assert answer.status in {412, 416}
+        assert answer.status != 416 or answer.headers["Content-Range"] == f"bytes */{len(content)}"
+        return
+    assert answer.headers["ETag"] == etag
+    if answer.status == 304:
+        assert answer.content is None
+    elif is_head:
+        assert (answer.status, answer.content) == (200, None)
+        assert answer.headers["Content-Length"] == str(len(content))
+        assert "Content-Range" not in answer.headers
+    elif answer.status == 200:
+        assert bytes(answer.content) == content
+        assert "Content-Range" not in answer.headers
+    else:
+        assert answer.status == 206
+        said = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", answer.headers["Content-Range"])
+        first, last, size = map(int, said.groups())
+        assert size == len(content)
+        assert bytes(answer.content) == content[first : last + 1]
+        assert len(answer.content) == last - first + 1
+
+
+@given(st.binary(min_size=1, max_size=300), st.data())
+def test_any_sequence_of_resumed_downloads_gives_the_image(content, data):
+    delivery, _ = delivery_of(content)
+    etag = f'"{hashlib.sha256(content).hexdigest()}"'
+    got = b""
+    while len(got) < len(content):
+        chunk = data.draw(st.integers(1, 100))
+        header = data.draw(st.sampled_from([f"bytes={len(got)}-{len(got) + chunk - 1}", f"bytes={len(got)}-"]))
+        answer = delivery.deliver(request(range_header=header, if_range=data.draw(st.sampled_from([None, etag]))))
+        assert answer.status == 206
+        got += answer.content[: data.draw(st.integers(1, len(answer.content)))]
+    assert got == content
+
+
+def test_whole_image_is_answered_when_if_range_names_another():
+    delivery, _ = delivery_of(b"image")
+    assert delivery.deliver(request(range_header="bytes=2-", if_range='"old"')).status == 200
+
+
+def test_range_of_a_head_is_ignored():
+    delivery, _ = delivery_of(b"image")
+    assert delivery.deliver(request(is_head=True, range_header="bytes=9-")).status == 200
+
+
+def test_conditions_are_evaluated_before_the_range():
+    delivery, _ = delivery_of(b"image")
+    assert refused(delivery, request(range_header="bytes=9-", if_match='"old"')).status == 412
+
+
+def test_withdrawn_release_is_gone():
+    delivery, _ = delivery_of(b"image")
+    refusal = refused(delivery, request("0.9.0"))
+    assert (refusal.status, refusal.code) == (410, "release_withdrawn")
+
+
+@pytest.mark.parametrize(
+    ("product", "version"), [("p", "1.0.1"), ("..", "1.0.0"), ("a/b", "1.0.0"), ("é", "1.0.0"), ("p", ".."), ("", "")]
+)
+def test_what_was_never_released_is_unknown(product, version):
+    delivery, _ = delivery_of(b"image")
+    assert refused(delivery, request(version, product=product)).status == 404
+
+
+@pytest.mark.parametrize("version", ["..", "1.0", "1.0.0/..", "1.0.0\0", "auto", "1.0.0" + "0" * 100])
+def test_database_is_not_asked_for_what_cannot_be_released(version):
+    delivery, releases = delivery_of(b"image")
+    refused(delivery, request(version))
+    assert releases.asked == []
+
+
+@pytest.mark.parametrize("range_header", [None, "bytes=0-", f"bytes=1-{MAX_CONTENT_BYTES + 1}"])
+def test_what_does_not_fit_an_answer_is_redirected(range_header):
+    delivery, _ = delivery_of(b"image", size=MAX_CONTENT_BYTES + 2)
+    answer = delivery.deliver(request(range_header=range_header))
+    assert (answer.status, answer.content) == (307, None)
+    assert answer.headers == {
+        "Location": "https://bucket.example/releases/p/1.0.0/x.bin?for=300",
+        "Cache-Control": "no-store",
+    }
+
+
+def test_chunk_of_a_large_image_is_not_redirected():
+    delivery, _ = delivery_of(b"image", size=MAX_CONTENT_BYTES + 2)
+    assert delivery.deliver(request(range_header="bytes=0-3")).status == 206
+
+
+def test_every_download_is_redirected_where_the_deployment_says_so():
+    delivery, _ = delivery_of(b"image", redirects=True)
+    assert delivery.deliver(request(range_header="bytes=0-3")).status == 307
+    assert delivery.deliver(request()).status == 307
+    assert delivery.deliver(request(is_head=True)).status == 200
+    assert refused(delivery, request("0.9.0")).status == 410
