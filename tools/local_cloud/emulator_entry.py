@@ -8,9 +8,10 @@ from typing import Any
 
 import yaml
 from ministack.app import main
-from ministack.services import apigateway_v1, s3
+from ministack.services import apigateway_v1, iot, s3
 from ministack.services.cloudformation import provisioners
 
+_broker_subscribe = iot.broker_subscribe
 _create_server = BaseEventLoop.create_server
 _get_object = s3._get_object  # noqa: SLF001
 _import_rest_api = apigateway_v1._import_rest_api  # noqa: SLF001
@@ -53,7 +54,17 @@ def _get_object_with_range(bucket: str, key: str, headers: Any, query: Any = Non
     return 206, kept | length, body[first : last + 1]
 
 
+async def _subscribe_without_replay(*arguments: Any, **options: Any) -> Any:
+    """Replay retained messages to a SUBSCRIBE only, not when a session is resumed (MQTT 3.1.1 section 3.3.1.3).
+
+    There they came before the CONNACK, at which every client that keeps to section 3.1.4 gives up. A SUBSCRIBE says how
+    to handle retained messages, a resumption does not.
+    """
+    return await _broker_subscribe(*arguments, **{"retain_handling": iot.RETAIN_HANDLING_SEND_NEVER} | options)
+
+
 BaseEventLoop.create_server = _create_server_on_loopback  # type: ignore[assignment, method-assign]
+iot.broker_subscribe = _subscribe_without_replay
 s3._get_object = _get_object_with_range  # noqa: SLF001
 apigateway_v1._import_rest_api = _import_rest_api_with_gateway_responses  # noqa: SLF001
 provisioners._sfn_definition = _state_machine_definition_as_json  # noqa: SLF001
