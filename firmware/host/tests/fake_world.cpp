@@ -71,20 +71,26 @@ bool FakeMqtt::publish(const char* topic, const char* payload, std::size_t size)
     return true;
 }
 
-bool FakeMqtt::receive(MqttMessage& message) {
-    if (inbox.empty()) {
-        return false;
+MqttMessage* FakeMqtt::waiting() {
+    if (!place_ && !claimed_ && !inbox.empty()) {
+        const auto [topic, payload] = inbox.front();
+        inbox.pop_front();
+        place_.emplace().topic = topic;
+        if (payload.size() <= kMaxNotificationSize && place_->payload.allocate(payload.size())) {
+            std::copy(payload.begin(), payload.end(), place_->payload.data());
+        }
     }
-    const auto [topic, payload] = inbox.front();
-    inbox.pop_front();
-    message.topic = topic;
-    message.size = payload.size();
-    message.payload.reset();
-    if (payload.size() <= kMaxNotificationSize) {
-        message.payload.reset(new char[payload.size()]);
-        std::copy(payload.begin(), payload.end(), message.payload.get());
-    }
-    return true;
+    return place_ ? &*place_ : nullptr;
+}
+
+bool FakeMqtt::claim() {
+    claimed_ = waiting() == nullptr;
+    return claimed_;
+}
+
+void FakeMqtt::release() {
+    place_.reset();
+    claimed_ = false;
 }
 
 void FakeMqtt::deliver(const std::string& topic, const std::string& payload) {
@@ -261,6 +267,7 @@ bool World::boot() {
     slots.reset();
     reboot.requested = false;
     mqtt.unacknowledged = 0;
+    mqtt.release();
     server.close();
     clock.now_ms = 5000;
     slots = posix::FlashSlots::boot(flash);
@@ -331,10 +338,10 @@ std::int64_t World::stored_sequence() const {
 }
 
 std::vector<std::uint8_t> World::boot_relevant_flash() const {
-    const auto otadata = bytes.begin() + static_cast<std::ptrdiff_t>(posix::kOtaDataOffset);
-    std::vector<std::uint8_t> relevant(otadata, otadata + static_cast<std::ptrdiff_t>(posix::kOtaDataSize));
-    const auto slot = bytes.begin() + static_cast<std::ptrdiff_t>(posix::kSlotOffset[slots->running_slot()]);
-    relevant.insert(relevant.end(), slot, slot + static_cast<std::ptrdiff_t>(posix::kSlotSize));
+    std::vector<std::uint8_t> relevant(posix::kOtaDataSize + posix::kSlotSize);
+    (void)flash->read(posix::kOtaDataOffset, relevant.data(), posix::kOtaDataSize);
+    (void)flash->read(posix::kSlotOffset[slots->running_slot()], relevant.data() + posix::kOtaDataSize,
+                      posix::kSlotSize);
     return relevant;
 }
 

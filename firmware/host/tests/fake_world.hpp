@@ -84,7 +84,9 @@ public:
     [[nodiscard]] bool connected() const override { return is_connected; }
     bool publish(const char* topic, const char* payload, std::size_t size) override;
     [[nodiscard]] bool all_acknowledged() const override { return acknowledges || unacknowledged == 0; }
-    bool receive(MqttMessage& message) override;
+    MqttMessage* waiting() override;
+    bool claim() override;
+    void release() override;
     void wait(std::uint32_t timeout_ms) override { clock_.now_ms += timeout_ms; }
 
     void deliver(const std::string& topic, const std::string& payload);
@@ -97,6 +99,8 @@ public:
 
 private:
     FakeClock& clock_;
+    std::optional<MqttMessage> place_;
+    bool claimed_ = false;
 };
 
 /// The download API and the client to it in one. Answers as the real one does; a test can take any

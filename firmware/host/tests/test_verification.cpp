@@ -29,8 +29,12 @@ protected:
         if (!parse_envelope(json, envelope) || !json.finish()) {
             return Reason::envelope_malformed;
         }
-        const SignatureVerifier verifier({keys.data(), keys.size()});
-        return verifier.verify_envelope(envelope, payload);
+        Sha256Digest digest{};
+        const Reason reason = decode_envelope(envelope, digest);
+        payload = envelope.payload;
+        return reason != Reason::none
+                   ? reason
+                   : SignatureVerifier({keys.data(), keys.size()}).verify_envelope(envelope, digest);
     }
 
     Reason read_manifest(const std::string& manifest_json) {
@@ -210,6 +214,27 @@ TEST_F(Verification, NotificationIsReadWhole) {
     EXPECT_EQ(notification.cohort->percent, 12.5);
     EXPECT_EQ(notification.cohort->salt, "pepper");
     EXPECT_EQ(notification.envelope.signature_count, 1U);
+}
+
+TEST_F(Verification, ShrunkNotificationSaysTheSame) {
+    release.more_notification = R"(,"padding":")" + std::string(5000, 'x') + R"(","cohort":{"percent":5,"salt":"pepper"})";
+    const std::string whole = release.notification();
+    HeapText heap;
+    ASSERT_TRUE(heap.allocate(whole.size()));
+    std::copy(whole.begin(), whole.end(), heap.data());
+    ASSERT_EQ(parse_notification(heap.data(), heap.size(), notification), Reason::none);
+    Sha256Digest digest{};
+    ASSERT_EQ(decode_envelope(notification.envelope, digest), Reason::none);
+    shrink_notification(heap, notification);
+    EXPECT_LT(heap.size(), whole.size() - 5000);
+    EXPECT_EQ(notification.release_id, "release-2");
+    EXPECT_EQ(notification.product, "sensor");
+    EXPECT_EQ(notification.version, "2.0.0");
+    EXPECT_EQ(notification.cohort->salt, "pepper");
+    EXPECT_EQ(SignatureVerifier({keys.data(), keys.size()}).verify_envelope(notification.envelope, digest),
+              Reason::none);
+    ASSERT_EQ(parse_manifest(notification.envelope.payload, mac, manifest), Reason::none);
+    EXPECT_EQ(compare_with_manifest(notification, manifest), Reason::none);
 }
 
 TEST_F(Verification, NotificationWithoutEnvelopeOnlyWithdraws) {

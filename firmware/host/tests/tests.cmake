@@ -24,3 +24,10 @@ add_ota_test(test_update)
 add_ota_test(test_attacks)
 add_ota_test(test_power_cut)
 add_ota_test(test_link_cut)
+add_ota_test(test_posix_storage)
+
+# Counts what malloc hands out, so it is built without sanitizers, which put their own in its place.
+add_executable(test_heap tests/test_heap.cpp tests/fake_world.cpp tests/release_builder.cpp tests/signing_key.cpp)
+target_include_directories(test_heap PRIVATE tests)
+target_link_libraries(test_heap PRIVATE ota_plain GTest::gtest GTest::gtest_main ota_warnings)
+add_test(NAME test_heap COMMAND test_heap)

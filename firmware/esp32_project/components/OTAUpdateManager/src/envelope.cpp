@@ -1,7 +1,13 @@
 #include "ota/envelope.hpp"
 
+#include <cstdio>
+
+#include "ota/base64.hpp"
+
 namespace ota {
 namespace {
+
+constexpr std::string_view kManifestType = "application/vnd.esp32-ota.manifest+json";
 
 bool parse_signature(JsonReader& json, Envelope::Signature& signature) {
     std::string_view name;
@@ -16,6 +22,20 @@ bool parse_signature(JsonReader& json, Envelope::Signature& signature) {
         }
     }
     return !json.failed() && signature.sig.data != nullptr;
+}
+
+/// Hash of DSSE's pre-authentication encoding: `DSSEv1 <length> <type> <length> <payload>`.
+bool hash_of_pae(std::string_view type, std::string_view payload, Sha256Digest& digest) {
+    char length[32];
+    Sha256 hash;
+    const auto update = [&hash](std::string_view text) { hash.update(text.data(), text.size()); };
+    std::snprintf(length, sizeof(length), "DSSEv1 %zu ", type.size());
+    update(length);
+    update(type);
+    std::snprintf(length, sizeof(length), " %zu ", payload.size());
+    update(length);
+    update(payload);
+    return hash.finish(digest);
 }
 
 }  // namespace
@@ -52,6 +72,22 @@ bool parse_envelope(JsonReader& json, Envelope& envelope) {
     }
     return !json.failed() && envelope.payload.data != nullptr && envelope.payload_type.data != nullptr &&
            envelope.signature_count > 0;
+}
+
+Reason decode_envelope(Envelope& envelope, Sha256Digest& digest) {
+    if (envelope.payload_type.view() != kManifestType) {
+        return Reason::envelope_unknown_type;
+    }
+    if (!base64_decode_in_place(envelope.payload)) {
+        return Reason::envelope_malformed;
+    }
+    for (std::size_t i = 0; i < envelope.signature_count; ++i) {
+        if (!base64_decode_in_place(envelope.signatures[i].sig)) {
+            return Reason::envelope_malformed;
+        }
+    }
+    return hash_of_pae(envelope.payload_type.view(), envelope.payload.view(), digest) ? Reason::none
+                                                                                      : Reason::out_of_memory;
 }
 
 }  // namespace ota

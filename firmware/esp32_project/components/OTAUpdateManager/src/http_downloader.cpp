@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
-#include <new>
 
 #include "ota/hex.hpp"
 #include "ota/notification.hpp"
@@ -239,15 +238,17 @@ void HTTPDownloader::close() {
     body_left_ = 0;
 }
 
-Reason HTTPDownloader::read_body(std::size_t limit, char* body, std::size_t& size) {
-    size = 0;
+/// Fills `body`, which is as large as the body may be, and cuts it to what came.
+Reason HTTPDownloader::read_body(HeapText& body) {
+    std::size_t size = 0;
     // A server that sends a byte now and then would otherwise hold the update task for hours.
     const std::uint64_t deadline = clock_.uptime_ms() + kCheckInLimit_ms;
-    while (size <= limit && clock_.uptime_ms() < deadline) {
+    while (clock_.uptime_ms() < deadline) {
         std::size_t received = 0;
         char surplus = 0;
-        const HttpResult result =
-            size < limit ? http_.read(body + size, limit - size, received) : http_.read(&surplus, 1, received);
+        const bool is_full = size == body.size();
+        const HttpResult result = is_full ? http_.read(&surplus, 1, received)
+                                          : http_.read(body.data() + size, body.size() - size, received);
         if (result == HttpResult::timed_out) {
             continue;
         }
@@ -255,18 +256,20 @@ Reason HTTPDownloader::read_body(std::size_t limit, char* body, std::size_t& siz
             return Reason::connection_lost;
         }
         if (received == 0) {
+            body.shrink(size);
             return Reason::none;
+        }
+        if (is_full) {
+            return Reason::notification_too_large;
         }
         size += received;
     }
-    return size > limit ? Reason::notification_too_large : Reason::connection_lost;
+    return Reason::connection_lost;
 }
 
 Reason HTTPDownloader::check_in(const MacAddress& mac, std::string_view product,
-                                std::string_view running_version, std::unique_ptr<char[]>& body,
-                                std::size_t& size) {
+                                std::string_view running_version, HeapText& body) {
     body.reset();
-    size = 0;
     std::string url = api_url_;
     url.append("/devices/").append(format_mac(mac)).append("/update?product=").append(product);
     url.append("&version=").append(encode_query(running_version));
@@ -281,8 +284,7 @@ Reason HTTPDownloader::check_in(const MacAddress& mac, std::string_view product,
     if (reason == Reason::none && head.status == 200) {
         const std::size_t limit =
             head.content_length >= 0 ? static_cast<std::size_t>(head.content_length) : kMaxNotificationSize;
-        body.reset(new (std::nothrow) char[limit + 1]);
-        reason = body ? read_body(limit, body.get(), size) : Reason::out_of_memory;
+        reason = body.allocate(limit) ? read_body(body) : Reason::out_of_memory;
     }
     if (reason != Reason::none) {
         body.reset();

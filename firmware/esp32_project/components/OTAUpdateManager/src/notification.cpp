@@ -1,6 +1,8 @@
 #include "ota/notification.hpp"
 
 #include <algorithm>
+#include <array>
+#include <cstring>
 
 #include "ota/json_reader.hpp"
 
@@ -96,6 +98,56 @@ Reason parse_notification(char* text, std::size_t size, Notification& notificati
     const bool whole = json.finish() && notification.release_id.data() != nullptr &&
                        (notification.has_envelope || notification.withdrawn);
     return whole ? Reason::none : Reason::notification_malformed;
+}
+
+void shrink_notification(HeapText& text, Notification& notification) {
+    struct Piece {
+        TextSpan from;
+        TextSpan* span;
+        std::string_view* view;
+        std::size_t offset;
+    };
+    std::array<Piece, 6 + 2 * Envelope::kMaxSignatures> pieces{};
+    std::size_t count = 0;
+    const auto keep_span = [&](TextSpan& span) { pieces[count++] = {span, &span, nullptr, 0}; };
+    const auto keep_view = [&](std::string_view& view) {
+        if (view.data() != nullptr) {
+            char* const start = text.data() + (view.data() - text.data());
+            pieces[count++] = {{start, view.size()}, nullptr, &view, 0};
+        }
+    };
+    keep_view(notification.release_id);
+    keep_view(notification.product);
+    keep_view(notification.version);
+    keep_view(notification.sha256);
+    keep_span(notification.signature);
+    keep_span(notification.envelope.payload);
+    if (notification.cohort) {
+        keep_view(notification.cohort->salt);
+    }
+    for (std::size_t i = 0; i < notification.envelope.signature_count; ++i) {
+        keep_span(notification.envelope.signatures[i].keyid);
+        keep_span(notification.envelope.signatures[i].sig);
+    }
+    const auto end = pieces.begin() + static_cast<std::ptrdiff_t>(count);
+    std::sort(pieces.begin(), end, [](const Piece& a, const Piece& b) { return a.from.data < b.from.data; });
+    std::size_t used = 0;
+    for (auto piece = pieces.begin(); piece != end; ++piece) {
+        if (piece->from.size > 0) {
+            std::memmove(text.data() + used, piece->from.data, piece->from.size);
+        }
+        piece->offset = used;
+        used += piece->from.size;
+    }
+    text.shrink(used);
+    for (auto piece = pieces.begin(); piece != end; ++piece) {
+        const TextSpan moved{text.data() + piece->offset, piece->from.size};
+        if (piece->span != nullptr) {
+            *piece->span = moved;
+        } else {
+            *piece->view = moved.view();
+        }
+    }
 }
 
 }  // namespace ota

@@ -58,7 +58,7 @@ OTAUpdateManager::OTAUpdateManager(const UpdateConfig& config, const UpdatePorts
     : config_(config),
       ports_(ports),
       observer_(observer),
-      topics_(config.topic_prefix, config.product, config.mac),
+      status_topic_(UpdateTopics(config.topic_prefix, config.product, config.mac).status),
       storage_(ports.store),
       verifier_(config.trusted_keys),
       downloader_(ports.http, ports.clock, config.api_url, config.api_key) {}
@@ -230,29 +230,36 @@ void OTAUpdateManager::restart_soon(std::uint64_t now) {
 
 // Messages
 
+/// Messages are taken between the pieces of a download only: a notification and what verifying its
+/// signature takes leave no room for the download's buffer.
 void OTAUpdateManager::receive_messages() {
-    MqttMessage message;
-    while (ports_.mqtt.receive(message)) {
+    while (MqttMessage* const message = ports_.mqtt.waiting()) {
+        if (download_) {
+            if (download_->request_open) {
+                return;
+            }
+            download_->buffer.reset();
+            download_->buffered = 0;
+        }
+        const UpdateTopics topics(config_.topic_prefix, config_.product, config_.mac);
+        const bool own = message->topic == topics.device;
         if (state_ == UpdateState::self_test) {
-            continue;  // The check-in after the trial brings what is missed here.
+            // The check-in after the trial brings what is missed here.
+        } else if (own || message->topic == topics.fleet || message->topic == topics.product) {
+            if (message->payload && message->payload.size() <= kMaxNotificationSize) {
+                handle_notification(message->payload,
+                                    own ? NotificationSource::own_topic : NotificationSource::fleet_topic);
+            } else {
+                event("refused", Reason::notification_too_large);
+            }
         }
-        const bool own = message.topic == topics_.device;
-        if (!own && message.topic != topics_.fleet && message.topic != topics_.product) {
-            continue;
-        }
-        if (message.payload == nullptr || message.size > kMaxNotificationSize) {
-            event("refused", Reason::notification_too_large);
-            continue;
-        }
-        handle_notification(message.payload.get(), message.size,
-                            own ? NotificationSource::own_topic : NotificationSource::fleet_topic);
-        message.payload.reset();
+        ports_.mqtt.release();
     }
 }
 
-void OTAUpdateManager::handle_notification(char* text, std::size_t size, NotificationSource source) {
+void OTAUpdateManager::handle_notification(HeapText& text, NotificationSource source) {
     Notification notification;
-    Reason reason = parse_notification(text, size, notification);
+    Reason reason = parse_notification(text.data(), text.size(), notification);
     if (reason == Reason::none && notification.withdrawn) {
         // Not signed, and it need not be: who can forge this can as well keep the release back. The
         // next check-in brings it again if it was a forgery.
@@ -261,13 +268,17 @@ void OTAUpdateManager::handle_notification(char* text, std::size_t size, Notific
         }
         return;
     }
-    TextSpan payload;
+    Sha256Digest digest;
     Manifest manifest;
     if (reason == Reason::none) {
-        reason = verifier_.verify_envelope(notification.envelope, payload);
+        reason = decode_envelope(notification.envelope, digest);
     }
     if (reason == Reason::none) {
-        reason = parse_manifest(payload, config_.mac, manifest);
+        shrink_notification(text, notification);
+        reason = verifier_.verify_envelope(notification.envelope, digest);
+    }
+    if (reason == Reason::none) {
+        reason = parse_manifest(notification.envelope.payload, config_.mac, manifest);
     }
     if (reason == Reason::none) {
         reason = compare_with_manifest(notification, manifest);
@@ -345,20 +356,29 @@ void OTAUpdateManager::refuse(const Notification& notification, Reason reason, b
 }
 
 void OTAUpdateManager::check_in(std::uint64_t now) {
-    std::unique_ptr<char[]> body;
-    std::size_t size = 0;
-    const Reason reason = downloader_.check_in(config_.mac, config_.product, running_version_, body, size);
+    if (!ports_.mqtt.claim()) {
+        return;  // A message is arriving: first that one.
+    }
+    if (download_) {
+        download_->buffer.reset();
+        download_->buffered = 0;
+    }
+    HeapText body;
+    const Reason reason = downloader_.check_in(config_.mac, config_.product, running_version_, body);
     const std::uint32_t interval = config_.check_in_interval_s * kSecond_ms;
     if (reason == Reason::none) {
         check_in_failures_ = 0;
         // Ten per cent either way, so that a fleet that was switched on together drifts apart.
         next_check_in_ms_ = now + interval - interval / 10 + random_up_to(interval / 5);
-        event("checked_in", "update", body != nullptr ? 1 : 0);
+        event("checked_in", "update", body ? 1 : 0);
         if (body) {
-            handle_notification(body.get(), size, NotificationSource::check_in);
+            handle_notification(body, NotificationSource::check_in);
         }
+        body.reset();
+        ports_.mqtt.release();
         return;
     }
+    ports_.mqtt.release();
     ++check_in_failures_;
     const std::uint32_t retry_after = downloader_.retry_after_s() * kSecond_ms;
     next_check_in_ms_ = now + std::max(std::min(back_off_ms(check_in_failures_), interval), retry_after);
@@ -459,6 +479,12 @@ Reason OTAUpdateManager::request_next_piece() {
 
 Reason OTAUpdateManager::read_piece(std::uint64_t now) {
     Download& download = *download_;
+    if (!download.buffer) {
+        download.buffer.reset(new (std::nothrow) std::uint8_t[kBufferSize]);
+        if (!download.buffer) {
+            return Reason::out_of_memory;
+        }
+    }
     std::size_t received = 0;
     const Reason reason = downloader_.read(download.buffer.get() + download.buffered,
                                            kBufferSize - download.buffered, received);
@@ -546,6 +572,16 @@ Reason OTAUpdateManager::watch_rate(std::uint64_t now) {
 }
 
 Reason OTAUpdateManager::finish_download() {
+    if (!ports_.mqtt.claim()) {
+        return Reason::none;  // A message is arriving: first that one, for the heap does not hold both.
+    }
+    download_->buffer.reset();
+    const Reason reason = verify_and_activate();
+    ports_.mqtt.release();
+    return reason;
+}
+
+Reason OTAUpdateManager::verify_and_activate() {
     publish(UpdateStatus::verifying, 100, Reason::none);
     Reason reason =
         verifier_.finish_image(release_->sha256, release_->signature.data(), release_->signature.size());
@@ -712,7 +748,7 @@ bool OTAUpdateManager::publish(const StatusMessage& message) {
         return false;
     }
     const std::string json = to_json(message);
-    if (!ports_.mqtt.publish(topics_.status.c_str(), json.data(), json.size())) {
+    if (!ports_.mqtt.publish(status_topic_.c_str(), json.data(), json.size())) {
         return false;
     }
     observer_.on_status(message);
@@ -804,7 +840,7 @@ std::uint32_t OTAUpdateManager::step() {
     }
     if (now >= next_check_in_ms_) {
         check_in(now);
-        return 0;
+        return until(now >= next_check_in_ms_ ? now + kSecond_ms : now);
     }
     return until(state_ == UpdateState::waiting ? std::min(start_at_ms_, next_check_in_ms_) : next_check_in_ms_);
 }

@@ -1,6 +1,5 @@
 #include "ota/signature_verifier.hpp"
 
-#include <cstdio>
 #include <cstring>
 #include <vector>
 
@@ -10,8 +9,6 @@
 
 namespace ota {
 namespace {
-
-constexpr std::string_view kManifestType = "application/vnd.esp32-ota.manifest+json";
 
 /// The DER inside a PEM public key (RFC 7468, section 13); empty when it is none.
 std::vector<std::uint8_t> der_of_pem(const char* pem) {
@@ -49,14 +46,19 @@ bool is_rsa_key(const std::vector<std::uint8_t>& der) {
            std::memcmp(der.data() + kOffset, kRsaEncryption, sizeof(kRsaEncryption)) == 0;
 }
 
-bool verify_digest(const std::vector<std::uint8_t>& der, const Sha256Digest& digest,
-                   const std::uint8_t* signature, std::size_t signature_size) {
+/// Parses a public key. @return false unless it is RSA of 2048 bits or more.
+bool parse_key(const char* pem, mbedtls_pk_context& key) {
+    const std::vector<std::uint8_t> der = der_of_pem(pem);
+    return is_rsa_key(der) && mbedtls_pk_parse_public_key(&key, der.data(), der.size()) == 0 &&
+           mbedtls_pk_get_bitlen(&key) >= SignatureVerifier::kMinKeyBits;
+}
+
+bool verify_digest(const char* pem, const Sha256Digest& digest, const void* signature, std::size_t signature_size) {
     mbedtls_pk_context key;
     mbedtls_pk_init(&key);
-    const bool good = is_rsa_key(der) && mbedtls_pk_parse_public_key(&key, der.data(), der.size()) == 0 &&
-                      mbedtls_pk_get_bitlen(&key) >= SignatureVerifier::kMinKeyBits &&
-                      mbedtls_pk_verify(&key, MBEDTLS_MD_SHA256, digest.data(), digest.size(), signature,
-                                        signature_size) == 0;
+    const bool good =
+        parse_key(pem, key) && mbedtls_pk_verify(&key, MBEDTLS_MD_SHA256, digest.data(), digest.size(),
+                                                 static_cast<const unsigned char*>(signature), signature_size) == 0;
     mbedtls_pk_free(&key);
     return good;
 }
@@ -66,20 +68,6 @@ bool keyid_matches(const Sha256Digest& id, std::string_view text) {
     return hex_decode(text, named.data(), named.size()) && named == id;
 }
 
-/// Hash of DSSE's pre-authentication encoding: `DSSEv1 <length> <type> <length> <payload>`.
-bool hash_of_pae(std::string_view type, std::string_view payload, Sha256Digest& digest) {
-    char length[32];
-    Sha256 hash;
-    const auto update = [&hash](std::string_view text) { hash.update(text.data(), text.size()); };
-    std::snprintf(length, sizeof(length), "DSSEv1 %zu ", type.size());
-    update(length);
-    update(type);
-    std::snprintf(length, sizeof(length), " %zu ", payload.size());
-    update(length);
-    update(payload);
-    return hash.finish(digest);
-}
-
 }  // namespace
 
 bool key_id(const char* pem, Sha256Digest& id) {
@@ -87,27 +75,11 @@ bool key_id(const char* pem, Sha256Digest& id) {
     return !der.empty() && sha256(der.data(), der.size(), id);
 }
 
-Reason SignatureVerifier::verify_envelope(Envelope& envelope, TextSpan& payload) const {
-    if (envelope.payload_type.view() != kManifestType) {
-        return Reason::envelope_unknown_type;
-    }
-    if (!base64_decode_in_place(envelope.payload)) {
-        return Reason::envelope_malformed;
-    }
-    for (std::size_t i = 0; i < envelope.signature_count; ++i) {
-        if (!base64_decode_in_place(envelope.signatures[i].sig)) {
-            return Reason::envelope_malformed;
-        }
-    }
-    Sha256Digest digest;
-    if (!hash_of_pae(envelope.payload_type.view(), envelope.payload.view(), digest)) {
-        return Reason::out_of_memory;
-    }
+Reason SignatureVerifier::verify_envelope(const Envelope& envelope, const Sha256Digest& digest) const {
     Reason result = Reason::envelope_untrusted_key;
     for (std::size_t k = 0; k < keys_.count; ++k) {
-        const std::vector<std::uint8_t> der = der_of_pem(keys_.pem[k]);
         Sha256Digest id;
-        if (der.empty() || !sha256(der.data(), der.size(), id)) {
+        if (!key_id(keys_.pem[k], id)) {
             continue;
         }
         for (std::size_t i = 0; i < envelope.signature_count; ++i) {
@@ -115,9 +87,7 @@ Reason SignatureVerifier::verify_envelope(Envelope& envelope, TextSpan& payload)
             if (!keyid_matches(id, signature.keyid.view())) {
                 continue;
             }
-            if (verify_digest(der, digest, reinterpret_cast<const std::uint8_t*>(signature.sig.data),
-                              signature.sig.size)) {
-                payload = envelope.payload;
+            if (verify_digest(keys_.pem[k], digest, signature.sig.data, signature.sig.size)) {
                 return Reason::none;
             }
             result = Reason::envelope_bad_signature;
@@ -146,8 +116,7 @@ Reason SignatureVerifier::finish_image(const Sha256Digest& expected, const std::
         return Reason::image_sha256_mismatch;
     }
     for (std::size_t k = 0; k < keys_.count; ++k) {
-        const std::vector<std::uint8_t> der = der_of_pem(keys_.pem[k]);
-        if (!der.empty() && verify_digest(der, digest, signature, signature_size)) {
+        if (verify_digest(keys_.pem[k], digest, signature, signature_size)) {
             return Reason::none;
         }
     }

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
-#include <new>
 #include <utility>
 #include <vector>
 
@@ -103,15 +102,14 @@ public:
 
     bool all_acknowledged() const override { return unacknowledged_ == 0; }
 
-    bool receive(MqttMessage& message) override {
-        if (!waiting_full_) {
-            return false;
-        }
-        message = std::move(waiting_);
+    MqttMessage* waiting() override { return waiting_full_ ? &waiting_ : nullptr; }
+
+    bool claim() override { return slot_free_.take(0); }
+
+    void release() override {
         waiting_ = MqttMessage{};
         waiting_full_ = false;
         slot_free_.give();
-        return true;
     }
 
     void wait(std::uint32_t timeout_ms) override {
@@ -140,7 +138,7 @@ private:
                 break;
             case MQTT_EVENT_DISCONNECTED:
                 subscribed_ = false;
-                arriving_ = MqttMessage{};
+                drop_arriving();
                 changed_.give();
                 break;
             case MQTT_EVENT_PUBLISHED:
@@ -193,8 +191,8 @@ private:
         if (!assembling_) {
             return;
         }
-        if (arriving_.payload != nullptr && length > 0) {
-            std::memcpy(arriving_.payload.get() + offset, event.data, length);
+        if (arriving_.payload && length > 0) {
+            std::memcpy(arriving_.payload.data() + offset, event.data, length);
         }
         if (offset + length == total) {
             assembling_ = false;
@@ -207,16 +205,26 @@ private:
 
     /// Takes the one place for a message. @return false when it stays occupied: the message is lost.
     bool begin_message(const esp_mqtt_event_t& event, std::size_t total) {
-        // A message whose end never came (the link broke) has the place already.
-        if (!assembling_ && !slot_free_.take(kHoldBack)) {
+        drop_arriving();
+        if (!slot_free_.take(kHoldBack)) {
             ESP_LOGW(kTag, "Message dropped: the one before it has not been taken");
             return false;
         }
         assembling_ = true;
         arriving_.topic.assign(event.topic, static_cast<std::size_t>(event.topic_len));
-        arriving_.size = total;
-        arriving_.payload.reset(total <= max_payload_ ? new (std::nothrow) char[total] : nullptr);
+        if (total <= max_payload_ && !arriving_.payload.allocate(total)) {
+            ESP_LOGW(kTag, "No memory for a message of %u bytes", static_cast<unsigned>(total));
+        }
         return true;
+    }
+
+    /// Gives back the place of a message whose end never came: the link broke.
+    void drop_arriving() {
+        arriving_ = MqttMessage{};
+        if (assembling_) {
+            assembling_ = false;
+            slot_free_.give();
+        }
     }
 
     const std::size_t max_payload_;

@@ -107,7 +107,7 @@ PortResult KeyValueStore::get(const char* key, void* buffer, std::size_t& size) 
         return PortResult::no_space;
     }
     size = found->second.size();
-    std::memcpy(buffer, found->second.data(), size);
+    std::copy(found->second.begin(), found->second.end(), static_cast<std::uint8_t*>(buffer));
     return PortResult::ok;
 }
 

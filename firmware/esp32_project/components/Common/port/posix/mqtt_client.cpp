@@ -117,15 +117,24 @@ public:
 
     [[nodiscard]] bool all_acknowledged() const override { return unacknowledged_ == 0; }
 
-    bool receive(MqttMessage& message) override {
+    MqttMessage* waiting() override {
         const std::lock_guard<std::mutex> lock(mutex_);
-        if (!mailbox_) {
-            return false;
+        return mailbox_ ? &*mailbox_ : nullptr;
+    }
+
+    bool claim() override {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        claimed_ = !mailbox_;
+        return claimed_;
+    }
+
+    void release() override {
+        {
+            const std::lock_guard<std::mutex> lock(mutex_);
+            mailbox_.reset();
+            claimed_ = false;
         }
-        message = std::move(*mailbox_);
-        mailbox_.reset();
         changed_.notify_all();
-        return true;
     }
 
     void wait(std::uint32_t timeout_ms) override {
@@ -209,16 +218,15 @@ private:
     void put(const mosquitto_message& received) {
         std::unique_lock<std::mutex> lock(mutex_);
         const bool is_free =
-            changed_.wait_for(lock, kMailboxWait, [this] { return !mailbox_ || stopping_; });
+            changed_.wait_for(lock, kMailboxWait, [this] { return (!mailbox_ && !claimed_) || stopping_; });
         if (!is_free) {
             return;
         }
         MqttMessage& message = mailbox_.emplace();
         message.topic = received.topic;
-        message.size = static_cast<std::size_t>(received.payloadlen);
-        if (message.size <= config_.max_payload) {
-            message.payload.reset(new char[message.size + 1]);
-            std::copy_n(static_cast<const char*>(received.payload), message.size, message.payload.get());
+        const auto size = static_cast<std::size_t>(received.payloadlen);
+        if (size <= config_.max_payload && message.payload.allocate(size)) {
+            std::copy_n(static_cast<const char*>(received.payload), size, message.payload.data());
         }
         changed_.notify_all();
     }
@@ -232,6 +240,7 @@ private:
     std::mutex mutex_;
     std::condition_variable changed_;
     std::optional<MqttMessage> mailbox_;
+    bool claimed_ = false;
     bool news_ = false;
     std::atomic<bool> stopping_{false};
     std::atomic<bool> connected_{false};

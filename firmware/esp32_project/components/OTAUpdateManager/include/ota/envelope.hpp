@@ -4,6 +4,8 @@
 #include <cstddef>
 
 #include "ota/json_reader.hpp"
+#include "ota/reason.hpp"
+#include "ota/sha256.hpp"
 #include "ota/text_span.hpp"
 
 namespace ota {
@@ -28,5 +30,10 @@ struct Envelope {
 /// Reads the envelope that is the next value of `json`.
 /// @return false when a field is missing, twice there or of the wrong type.
 [[nodiscard]] bool parse_envelope(JsonReader& json, Envelope& envelope);
+
+/// Decodes payload and signatures where they stand, and hashes what is signed.
+/// @param[out] digest SHA-256 of DSSE's pre-authentication encoding (PAE) of type and payload.
+/// @return none, envelope_unknown_type, envelope_malformed or out_of_memory.
+Reason decode_envelope(Envelope& envelope, Sha256Digest& digest);
 
 }  // namespace ota

@@ -2,10 +2,10 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <string_view>
 
+#include "ota/heap_text.hpp"
 #include "ota/mac_address.hpp"
 #include "ota/port/http_client.hpp"
 #include "ota/port/system.hpp"
@@ -67,10 +67,10 @@ public:
     void reset() { redirect_url_.clear(); }
 
     /// Asks what this device should run; gives up after kCheckInLimit_ms.
-    /// @param[out] body the notification, nullptr with `none` when there is nothing to do (204).
+    /// @param[out] body the notification; none of it with `none` when there is nothing to do (204).
     /// @return none; connection_lost, http_* and so on; notification_too_large; out_of_memory.
     Reason check_in(const MacAddress& mac, std::string_view product, std::string_view running_version,
-                    std::unique_ptr<char[]>& body, std::size_t& size);
+                    HeapText& body);
 
     /// What the last refused request said in Retry-After, in seconds; 0: nothing.
     [[nodiscard]] std::uint32_t retry_after_s() const { return retry_after_s_; }
@@ -78,7 +78,7 @@ public:
 private:
     Reason get(const char* url, const char* accept, const char* range, bool with_key, HttpResponseHead& head);
     [[nodiscard]] bool may_redirect_to(std::string_view url) const;
-    Reason read_body(std::size_t limit, char* body, std::size_t& size);
+    Reason read_body(HeapText& body);
 
     HttpClient& http_;
     Clock& clock_;

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "ota/envelope.hpp"
+#include "ota/heap_text.hpp"
 #include "ota/reason.hpp"
 
 namespace ota {
@@ -42,5 +43,9 @@ struct Notification {
 /// @return none or notification_malformed (also for one without envelope that is not `withdrawn`).
 ///         `release_id` is set as soon as it was read, for the report of the refusal.
 Reason parse_notification(char* text, std::size_t size, Notification& notification);
+
+/// Gives back what is not needed any more of the text that the notification was parsed from, once its
+/// envelope is decoded: verifying a signature takes 8 KiB of heap itself.
+void shrink_notification(HeapText& text, Notification& notification);
 
 }  // namespace ota

@@ -50,7 +50,7 @@ public:
     virtual bool self_test_passes() { return true; }
 };
 
-/// What does not change while a firmware runs. The texts stay valid as long as the manager.
+/// What does not change while a firmware runs. It and its texts stay valid as long as the manager.
 struct UpdateConfig {
     MacAddress mac;
     const char* product = nullptr;
@@ -145,7 +145,7 @@ private:
     /// A download under way. It survives a dropped link as it is; a restart begins it anew from the
     /// progress in NVS.
     struct Download {
-        std::unique_ptr<std::uint8_t[]> buffer;
+        std::unique_ptr<std::uint8_t[]> buffer;  ///< Given up while a message needs the heap.
         std::size_t buffered = 0;
         std::uint32_t written = 0;    ///< Bytes in flash.
         std::uint32_t confirmed = 0;  ///< Bytes that NVS knows to be in flash.
@@ -171,7 +171,7 @@ private:
 
     // Messages.
     void receive_messages();
-    void handle_notification(char* text, std::size_t size, NotificationSource source);
+    void handle_notification(HeapText& text, NotificationSource source);
     void accept(const Notification& notification, const Manifest& manifest);
     void refuse(const Notification& notification, Reason reason, bool report);
     void check_in(std::uint64_t now);
@@ -186,6 +186,7 @@ private:
     Reason check_head(const std::uint8_t* head, std::size_t size);
     Reason confirm_progress();
     Reason finish_download();
+    Reason verify_and_activate();
     Reason watch_rate(std::uint64_t now);
     void handle_download_failure(Reason reason, std::uint64_t now);
     void restart_from_zero();
@@ -208,10 +209,10 @@ private:
     void event(const char* name, const char* value_name, std::int64_t value);
     void restart_soon(std::uint64_t now);
 
-    const UpdateConfig config_;
+    const UpdateConfig& config_;
     const UpdatePorts ports_;
     UpdateObserver& observer_;
-    UpdateTopics topics_;
+    const std::string status_topic_;
     NVSStorageHandler storage_;
     SignatureVerifier verifier_;
     HTTPDownloader downloader_;

@@ -27,12 +27,11 @@ public:
 
     explicit SignatureVerifier(TrustedKeys keys) : keys_(keys) {}
 
-    /// Checks the envelope by the DSSE rules: the signature is over the type and the payload (PAE),
-    /// by a trusted key that `keyid` names. Decodes payload and signatures where they stand.
-    /// @param[out] payload the manifest's JSON, valid only with `none`.
-    /// @return none, envelope_malformed, envelope_unknown_type, envelope_untrusted_key (no signature
-    ///         names a trusted key) or envelope_bad_signature.
-    Reason verify_envelope(Envelope& envelope, TextSpan& payload) const;
+    /// Checks that one of the signatures is by the trusted key that its `keyid` names, over the digest
+    /// that decode_envelope() gave.
+    /// @return none, envelope_untrusted_key (no signature names a trusted key) or
+    ///         envelope_bad_signature.
+    Reason verify_envelope(const Envelope& envelope, const Sha256Digest& digest) const;
 
     /// Starts over with a new image.
     void begin_image();

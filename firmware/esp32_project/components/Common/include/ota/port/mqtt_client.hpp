@@ -5,13 +5,14 @@
 #include <memory>
 #include <string>
 
+#include "ota/heap_text.hpp"
+
 namespace ota {
 
 /// One message of a subscription.
 struct MqttMessage {
     std::string topic;
-    std::unique_ptr<char[]> payload;  ///< nullptr when it is larger than `max_payload`.
-    std::size_t size = 0;             ///< As sent, also when the payload was too large to keep.
+    HeapText payload;  ///< None when it is larger than `max_payload`. The receiver may rewrite it.
 };
 
 /// All pointers stay valid as long as the client lives.
@@ -50,8 +51,16 @@ public:
     /// Every message that publish() took was acknowledged by the broker (PUBACK).
     [[nodiscard]] virtual bool all_acknowledged() const = 0;
 
-    /// Takes the message that waits. @return false when there is none.
-    virtual bool receive(MqttMessage& message) = 0;
+    /// The message that waits, or nullptr. It has the port's one place for a message, and holds the next
+    /// back, until release().
+    virtual MqttMessage* waiting() = 0;
+
+    /// Takes the place for a message, so that none is received until release(): for work that needs the
+    /// heap to itself. @return false when a message waits or is arriving.
+    [[nodiscard]] virtual bool claim() = 0;
+
+    /// Gives the place back, and frees the message that had it.
+    virtual void release() = 0;
 
     /// Sleeps until a message waits, the connection's state changes, an acknowledgement comes, or
     /// `timeout_ms` have passed; 0 returns at once. This is where the update task rests.
