@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 from ministack.app import main
+from ministack.core import iam_actions
 from ministack.services import apigateway_v1, iot, s3
 from ministack.services.cloudformation import provisioners
 
@@ -15,6 +16,7 @@ _broker_subscribe = iot.broker_subscribe
 _create_server = BaseEventLoop.create_server
 _get_object = s3._get_object  # noqa: SLF001
 _import_rest_api = apigateway_v1._import_rest_api  # noqa: SLF001
+_request_tag_context = iam_actions.request_tag_context
 _state_machine_definition = provisioners._sfn_definition  # noqa: SLF001
 
 
@@ -63,10 +65,20 @@ async def _subscribe_without_replay(*arguments: Any, **options: Any) -> Any:
     return await _broker_subscribe(*arguments, **{"retain_handling": iot.RETAIN_HANDLING_SEND_NEVER} | options)
 
 
+def _request_context_with_event_source(service: str, action: str, body: bytes, parameters: Any) -> Any:
+    """Let a policy ask for the source of the events that PutEvents puts, the condition key events:source."""
+    context = _request_tag_context(service, action, body, parameters)
+    if action != "events:PutEvents":
+        return context
+    sources = {entry.get("Source") for entry in json.loads(body)["Entries"]}
+    return {**context, "events:source": sources.pop() if len(sources) == 1 else sorted(sources)}
+
+
 BaseEventLoop.create_server = _create_server_on_loopback  # type: ignore[assignment, method-assign]
 iot.broker_subscribe = _subscribe_without_replay
 s3._get_object = _get_object_with_range  # noqa: SLF001
 apigateway_v1._import_rest_api = _import_rest_api_with_gateway_responses  # noqa: SLF001
+iam_actions.request_tag_context = _request_context_with_event_source
 provisioners._sfn_definition = _state_machine_definition_as_json  # noqa: SLF001
 
 if __name__ == "__main__":
