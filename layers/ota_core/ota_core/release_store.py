@@ -119,8 +119,11 @@ def _register(
         if owner != take_over_from:
             return InProgress(owner)
         connection.run(
-            "UPDATE releases SET execution_arn = :execution WHERE manifest_sha256 = :manifest_sha256",
+            # What broke left its own members in the inbox, perhaps under other names.
+            "UPDATE releases SET execution_arn = :execution, drop_members = drop_members || CAST(:members AS jsonb) "
+            "WHERE manifest_sha256 = :manifest_sha256",
             execution=execution,
+            members=json.dumps(release.drop_members),
             manifest_sha256=release.manifest_sha256,
         )
         return Registered(version)
