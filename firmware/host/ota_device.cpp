@@ -375,7 +375,7 @@ int main(int argc, char** argv) {
     }
     const auto mqtt = ota::make_mqtt_client(mqtt_config);
     if (!http || !mqtt) {
-        fail("the HTTP or MQTT client does not start: are CA, certificate and key PEM files that match?");
+        fail("the HTTP or MQTT client does not start");
     }
 
     struct sigaction action {};

@@ -91,7 +91,7 @@ TEST(PowerCut, AtEveryWriteAndErase) {
             EXPECT_EQ(world.cuts, 1);
             world.check_installed(where);
             ++swept;
-            rolled_back += world.recorder.saw("rolled_back") ? 1 : 0;
+            rolled_back += world.recorder.saw("trial_failed") ? 1 : 0;
         }
     }
     std::printf("[ SWEEP    ] power cuts: %llu (%llu writes and erases, three ways each); every boot ran a whole "
@@ -200,7 +200,7 @@ TEST(PowerCut, WhileGoingBackFromAnAppThatFails) {
                 try {
                     ASSERT_TRUE(world.boot());
                     const auto back = [&] {
-                        return world.recorder.saw("rolled_back") && !NVSStorageHandler(*world.store).report();
+                        return world.recorder.saw("trial_failed") && !NVSStorageHandler(*world.store).report();
                     };
                     while (!reported) {
                         ASSERT_TRUE(world.run(back));

@@ -432,7 +432,7 @@ TEST_F(Update, FinalReportSurvivesARestartWithoutBroker) {
     world.notify(release.notification());
     ASSERT_TRUE(world.run([&] { return world.recorder.saw("activated"); }));
     ASSERT_TRUE(world.boot());
-    ASSERT_TRUE(world.run([&] { return world.recorder.saw("installed"); }));
+    ASSERT_TRUE(world.run([&] { return world.recorder.saw("committed"); }));
     world.mqtt.is_connected = false;
     world.run_for(5000);
     ASSERT_TRUE(world.boot());

@@ -3,7 +3,7 @@ enable_testing()
 set(OTA_VECTORS ${CMAKE_CURRENT_SOURCE_DIR}/../../tests/vectors)
 
 add_library(ota_test_support STATIC
-    tests/fake_world.cpp tests/release_builder.cpp tests/signing_key.cpp)
+    tests/broker.cpp tests/child_process.cpp tests/fake_world.cpp tests/release_builder.cpp tests/signing_key.cpp)
 target_include_directories(ota_test_support PUBLIC tests)
 target_link_libraries(ota_test_support PUBLIC ota_sanitized GTest::gtest PRIVATE ota_warnings)
 
@@ -25,6 +25,10 @@ add_ota_test(test_attacks)
 add_ota_test(test_power_cut)
 add_ota_test(test_link_cut)
 add_ota_test(test_posix_storage)
+add_ota_test(test_http_client)
+add_ota_test(test_mqtt_client)
+add_ota_test(test_ota_device)
+add_dependencies(test_ota_device ota_device)
 
 # Counts what malloc hands out, so it is built without sanitizers, which put their own in its place.
 add_executable(test_heap tests/test_heap.cpp tests/fake_world.cpp tests/release_builder.cpp tests/signing_key.cpp)

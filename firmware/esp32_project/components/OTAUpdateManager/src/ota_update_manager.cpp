@@ -152,7 +152,7 @@ void OTAUpdateManager::commit(const PendingUpdate& pending) {
     if (!storage_.clear_failure() || !storage_.clear_progress() || !storage_.clear_pending()) {
         event("storage_failed", Reason::storage_error);
     }
-    observer_.on_event({"installed", pending.release_id, pending.version, Reason::none, "sequence",
+    observer_.on_event({"committed", pending.release_id, pending.version, Reason::none, "sequence",
                         pending.sequence});
 }
 
@@ -168,7 +168,7 @@ void OTAUpdateManager::record_failed_trial(const PendingUpdate& pending, UpdateS
     if (!stored || !storage_.clear_pending()) {
         event("storage_failed", Reason::storage_error);
     }
-    observer_.on_event({to_string(status), pending.release_id, pending.version, Reason::none, "attempts",
+    observer_.on_event({"trial_failed", pending.release_id, pending.version, Reason::none, "attempts",
                         failure.attempts});
 }
 

@@ -24,8 +24,6 @@ HttpResult result_of(CURLcode code) {
             return HttpResult::ok;
         case CURLE_COULDNT_RESOLVE_HOST:
         case CURLE_COULDNT_CONNECT:
-        case CURLE_URL_MALFORMAT:
-        case CURLE_UNSUPPORTED_PROTOCOL:
             return HttpResult::unreachable;
         case CURLE_OPERATION_TIMEDOUT:
             return HttpResult::timed_out;

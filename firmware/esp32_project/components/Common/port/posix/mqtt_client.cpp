@@ -6,8 +6,10 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <condition_variable>
+#include <cstdio>
 #include <cstring>
 #include <mutex>
 #include <optional>
@@ -154,7 +156,13 @@ private:
                 result = mosquitto_loop(client_, kLoop_ms, 1);
                 if (connected_) {
                     delay = kFirstReconnectDelay;
+                    reported_ = MOSQ_ERR_SUCCESS;
                 }
+            }
+            if (!stopping_ && result != reported_) {
+                std::fprintf(stderr, "MQTT broker %s:%d: %s; trying again\n", config_.host, config_.port,
+                             result == MOSQ_ERR_ERRNO ? std::strerror(errno) : mosquitto_strerror(result));
+                reported_ = result;
             }
             set_connected(false);
             std::unique_lock<std::mutex> lock(mutex_);
@@ -245,7 +253,9 @@ private:
     std::atomic<bool> stopping_{false};
     std::atomic<bool> connected_{false};
     std::atomic<int> unacknowledged_{0};
-    std::size_t subscriptions_left_ = 0;  ///< Of the receiving thread only.
+    // Of the receiving thread only.
+    std::size_t subscriptions_left_ = 0;
+    int reported_ = MOSQ_ERR_SUCCESS;  ///< The error that was logged last.
 };
 
 }  // namespace

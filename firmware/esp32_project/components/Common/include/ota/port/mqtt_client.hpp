@@ -68,7 +68,8 @@ public:
 };
 
 /// Starts the client; it connects in the background.
-/// @return nullptr when the configuration is unusable (bad certificate or key).
+/// @return nullptr when there is no memory or the configuration is refused at once. That a certificate
+///         or key is of no use may show only when it connects; the port then logs it.
 std::unique_ptr<MqttClient> make_mqtt_client(const MqttClientConfig& config);
 
 }  // namespace ota
