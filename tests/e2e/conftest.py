@@ -1,10 +1,13 @@
 """A local cloud of the tests' own: the emulator with IAM checking on, PostgreSQL over TLS, the real stack."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from local_cloud import LocalCloud, running
+from support.drops import key
+from support.pipeline import Pipeline
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -23,3 +26,24 @@ def cloud(pytestconfig: pytest.Config) -> Iterator[LocalCloud]:
 
     with running(PROJECT / ".local-test", say) as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def pipeline(cloud: LocalCloud) -> Iterator[Pipeline]:
+    """The deployed pipeline with a witness, trusting the tests' release key."""
+    with Pipeline(cloud) as watched:
+        watched.trust(key())
+        yield watched
+
+
+@pytest.fixture(scope="session")
+def new_product() -> Callable[[str], str]:
+    """Gives product names that no other test uses."""
+    numbers = itertools.count(1)
+    return lambda name: f"{name}-{next(numbers):04}"  # So that none is the beginning of another.
+
+
+@pytest.fixture
+def product(new_product: Callable[[str], str]) -> str:
+    """A product of the test's own."""
+    return new_product("product")

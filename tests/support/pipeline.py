@@ -1,0 +1,343 @@
+"""The deployed pipeline, as people and programs around it see it: S3, MQTT, PostgreSQL, EventBridge, SNS, executions.
+
+Nothing here knows how the pipeline works inside, but for this: every object that arrives in the inbox starts one
+execution.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Self, TypeVar
+
+from local_cloud import LocalCloud, Message
+
+from .drops import Drop, Key
+
+TOPIC_PREFIX = "/firmware_update"
+_WITNESS_MAC = "02:FF:FF:FF:FF:FF"
+_SENTINEL_TOPIC = f"{TOPIC_PREFIX}/sentinel"
+_ENDED = {"SUCCEEDED", "FAILED", "ABORTED", "TIMED_OUT"}
+_SUFFIXES = {"image": ".bin", "manifest": ".manifest.json", "targets": ".targets.json"}
+
+_Found = TypeVar("_Found")
+
+
+@dataclass(frozen=True)
+class Upload:
+    """An object version that was put into the inbox."""
+
+    key: str
+    version_id: str
+
+
+@dataclass(frozen=True)
+class Execution:
+    """An execution that has ended; `output` is None unless it succeeded."""
+
+    arn: str
+    key: str
+    status: str
+    output: Any
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A version of an object in the bucket."""
+
+    key: str
+    version_id: str
+
+
+class Pipeline:
+    """A deployed pipeline and a witness of everything that it says. Use it as a context manager."""
+
+    def __init__(self, cloud: LocalCloud) -> None:
+        self.cloud = cloud
+        self.bucket = cloud.bucket
+        self.s3 = cloud.client("s3")
+        self._functions: dict[str, str] = {}
+        self._puts: Counter[str] = Counter()
+        self._puts_lock = threading.Lock()
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        self._database = self.cloud.connect_database()
+        self._stack.callback(self._database.close)
+        self._mail = self._stack.enter_context(_Mailbox(self.cloud))
+        self._listener = self._stack.enter_context(_listener(self.cloud))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def trust(self, key: Key) -> None:
+        self.cloud.trust(key.public_pem.encode())
+
+    # --- dropping -------------------------------------------------------------------------------------------------
+
+    def put(self, key: str, body: bytes) -> Upload:
+        """Put one object into the inbox."""
+        with self._puts_lock:
+            self._puts[key] += 1
+        return Upload(key, self.s3.put_object(Bucket=self.bucket, Key=key, Body=body)["VersionId"])
+
+    def drop(self, stem: str, drop: Drop, *members: str) -> list[Upload]:
+        """Put a drop's files into the inbox: `image`, `manifest`, `targets`, in this order unless told another."""
+        members = members or tuple(name for name in _SUFFIXES if getattr(drop, name) is not None)
+        return [self.put(f"inbox/{stem}{_SUFFIXES[member]}", getattr(drop, member)) for member in members]
+
+    def drop_at_once(self, drops: Iterable[tuple[str, Drop]]) -> list[Upload]:
+        """Put all files of all drops into the inbox at the same moment."""
+        objects = [
+            (f"inbox/{stem}{suffix}", getattr(drop, member))
+            for stem, drop in drops
+            for member, suffix in _SUFFIXES.items()
+            if getattr(drop, member) is not None
+        ]
+        start = threading.Barrier(len(objects))
+
+        def put(key: str, body: bytes) -> Upload:
+            start.wait()
+            return self.put(key, body)
+
+        with ThreadPoolExecutor(len(objects)) as pool:
+            return list(pool.map(put, *zip(*objects, strict=True)))
+
+    def settle(self, uploads: Iterable[Upload], seconds: float = 60) -> list[Execution]:
+        """Wait until every execution that uploads to these keys have started so far has ended; give all of them."""
+        keys = {upload.key for upload in uploads}
+        with self._puts_lock:
+            expected = sum(self._puts[key] for key in keys)
+
+        def ended() -> list[Execution] | None:
+            found = [execution for execution in self._mail.executions if execution.key in keys]
+            return found if len(found) >= expected else None
+
+        return self._mail.wait_for(ended, f"{expected} executions of {sorted(keys)}", seconds)
+
+    def release(self, stem: str, drop: Drop, *members: str) -> list[Upload]:
+        """Drop files and wait until what they started has ended."""
+        uploads = self.drop(stem, drop, *members)
+        self.settle(uploads)
+        return uploads
+
+    # --- what came of it ------------------------------------------------------------------------------------------
+
+    def rows(self, sql: str, **parameters: Any) -> list[dict[str, Any]]:
+        rows = self._database.run(sql, **parameters)
+        return [dict(zip([column["name"] for column in self._database.columns], row, strict=True)) for row in rows]
+
+    def releases(self, product: str) -> list[dict[str, Any]]:
+        """The product's releases, in the order of their sequence."""
+        return self.rows("SELECT * FROM releases WHERE product = :product ORDER BY sequence", product=product)
+
+    def objects(self, prefix: str) -> list[Stored]:
+        """Every version of every object under a prefix; no delete markers."""
+        pages = self.s3.get_paginator("list_object_versions").paginate(Bucket=self.bucket, Prefix=prefix)
+        return [Stored(version["Key"], version["VersionId"]) for page in pages for version in page.get("Versions", [])]
+
+    def read(self, key: str) -> bytes:
+        return self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+
+    def origins(self, prefix: str) -> set[tuple[str, str]]:
+        """From which object name under the inbox, and which version of it, everything under a prefix came."""
+        found = set()
+        for stored in self.objects(prefix):
+            head = self.s3.head_object(Bucket=self.bucket, Key=stored.key, VersionId=stored.version_id)
+            if "inbox-version-id" in head["Metadata"]:
+                found.add((stored.key.split("/", 1)[1], head["Metadata"]["inbox-version-id"]))
+        return found
+
+    def heard(self, release_id: str) -> list[Message]:
+        """Everything that was published for a release until now, on whatever topic."""
+        return [message for message in self._heard_so_far() if message.json["release_id"] == release_id]
+
+    def heard_of_product(self, product: str) -> list[Message]:
+        """Everything that was published for a product until now, on whatever topic."""
+        return [message for message in self._heard_so_far() if message.json["product"] == product]
+
+    def wait_until_heard(self, product: str, count: int, seconds: float) -> None:
+        """Wait until so many messages were published for a product."""
+        deadline = time.monotonic() + seconds
+        while (heard := len(self.heard_of_product(product))) < count:
+            if time.monotonic() > deadline:
+                raise AssertionError(f"after {seconds} s there are {heard} messages for {product}; expected {count}")
+
+    def _heard_so_far(self) -> list[Message]:
+        # A broker keeps the order of what it delivers to one client: when this one is there, the others were.
+        mark = f"{time.time_ns()}"
+        self.cloud.client("iot-data").publish(topic=_SENTINEL_TOPIC, qos=1, payload=mark.encode())
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            messages = self._listener.wait_for(len(self._listener.messages) + 1, 0.05)
+            if any(message.topic == _SENTINEL_TOPIC and message.payload.decode() == mark for message in messages):
+                return [message for message in messages if message.topic != _SENTINEL_TOPIC and not message.retained]
+        raise AssertionError("the witness heard nothing for 20 s, not even itself")
+
+    def alert(self, text: str) -> str:
+        """The alert that contains a text."""
+
+        def found() -> str | None:
+            return next((alert for alert in self._mail.alerts if text in alert), None)
+
+        return self._mail.wait_for(found, f"an alert with {text!r}", 20)
+
+    def alerts(self, text: str) -> list[str]:
+        """The alerts until now that contain a text."""
+        return [alert for alert in self._mail.alerts if text in alert]
+
+    def event(self, kind: str, of: Callable[[Any], bool]) -> Any:
+        """The detail of the pipeline's event of this kind that meets a condition."""
+
+        def found() -> Any:
+            return next((detail for name, detail in self._mail.events if name == kind and of(detail)), None)
+
+        return self._mail.wait_for(found, f"an event {kind}", 20)
+
+    def events(self, of: Callable[[Any], bool]) -> list[str]:
+        """The kinds of the pipeline's events until now that meet a condition."""
+        return [name for name, detail in self._mail.events if of(detail)]
+
+    # --- breaking it from outside ---------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def function_with(self, logical_id: str, **variables: str) -> Iterator[None]:
+        """Deploy a function with variables of its environment changed, and put them back."""
+        functions = self.cloud.client("lambda")
+        name = self._function_name(logical_id)
+        before = functions.get_function_configuration(FunctionName=name)["Environment"]
+        functions.update_function_configuration(
+            FunctionName=name, Environment={"Variables": before["Variables"] | variables}
+        )
+        try:
+            yield
+        finally:
+            functions.update_function_configuration(FunctionName=name, Environment=before)
+
+    @contextlib.contextmanager
+    def without_retries(self) -> Iterator[None]:
+        """Deploy the state machine so that a Task that fails is not tried again for minutes, and put it back."""
+        machine = self.cloud.client("stepfunctions")
+        arn = self.cloud.outputs["StateMachineArn"]
+        definition = machine.describe_state_machine(stateMachineArn=arn)["definition"]
+        impatient = json.loads(
+            definition, object_hook=lambda found: found | ({"Retry": []} if "Retry" in found else {})
+        )
+        machine.update_state_machine(stateMachineArn=arn, definition=json.dumps(impatient))
+        try:
+            yield
+        finally:
+            machine.update_state_machine(stateMachineArn=arn, definition=definition)
+
+    def role_of(self, logical_id: str) -> str:
+        """The name of a function's role."""
+        configuration = self.cloud.client("lambda").get_function_configuration(
+            FunctionName=self._function_name(logical_id)
+        )
+        return configuration["Role"].rsplit("/", 1)[1]
+
+    def _function_name(self, logical_id: str) -> str:
+        stack = self.cloud.client("cloudformation")
+        detail = stack.describe_stack_resource(StackName="ota", LogicalResourceId=logical_id)["StackResourceDetail"]
+        return detail["PhysicalResourceId"]
+
+
+class _Mailbox:
+    """A queue that is subscribed to the alerts, the pipeline's events, and the ends of its executions."""
+
+    def __init__(self, cloud: LocalCloud) -> None:
+        self.executions: list[Execution] = []
+        self.events: list[tuple[str, Any]] = []
+        self.alerts: list[str] = []
+        self._changed = threading.Condition()
+        self._stopped = False
+        self._sqs = cloud.client("sqs")
+        self._queue = self._sqs.create_queue(QueueName="witness")["QueueUrl"]
+        self._subscribe(cloud)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._reader.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped = True
+        self._reader.join()
+
+    def wait_for(self, find: Callable[[], _Found | None], what: str, seconds: float) -> _Found:
+        """What `find` finds in the mail, as soon as it is there."""
+        with self._changed:
+            deadline = time.monotonic() + seconds
+            while (found := find()) is None:
+                if not self._changed.wait(max(0.0, deadline - time.monotonic())):
+                    raise AssertionError(f"after {seconds} s there is still no {what}")
+            return found
+
+    def _subscribe(self, cloud: LocalCloud) -> None:
+        arn = self._sqs.get_queue_attributes(QueueUrl=self._queue, AttributeNames=["QueueArn"])["Attributes"][
+            "QueueArn"
+        ]
+        services = ["events.amazonaws.com", "sns.amazonaws.com"]
+        policy = {
+            "Version": "2012-10-17",
+            "Statement": [
+                {"Effect": "Allow", "Principal": {"Service": services}, "Action": "sqs:SendMessage", "Resource": arn}
+            ],
+        }
+        self._sqs.set_queue_attributes(QueueUrl=self._queue, Attributes={"Policy": json.dumps(policy)})
+        patterns = {
+            "witness-releases": {"source": [cloud.outputs["EventSource"]]},
+            "witness-executions": {
+                "source": ["aws.states"],
+                "detail": {"stateMachineArn": [cloud.outputs["StateMachineArn"]], "status": sorted(_ENDED)},
+            },
+        }
+        events = cloud.client("events")
+        for name, pattern in patterns.items():
+            events.put_rule(Name=name, EventPattern=json.dumps(pattern))
+            events.put_targets(Rule=name, Targets=[{"Id": "witness", "Arn": arn}])
+        cloud.client("sns").subscribe(TopicArn=cloud.outputs["AlertsTopicArn"], Protocol="sqs", Endpoint=arn)
+
+    def _read(self) -> None:
+        while not self._stopped:
+            answer = self._sqs.receive_message(QueueUrl=self._queue, MaxNumberOfMessages=10, WaitTimeSeconds=1)
+            for message in answer.get("Messages", []):
+                with self._changed:
+                    self._sort(json.loads(message["Body"]))
+                    self._changed.notify_all()
+                self._sqs.delete_message(QueueUrl=self._queue, ReceiptHandle=message["ReceiptHandle"])
+
+    def _sort(self, mail: dict[str, Any]) -> None:
+        if "TopicArn" in mail:
+            self.alerts.append(f"{mail['Subject']}\n{mail['Message']}")
+            return
+        detail = mail["detail"]
+        if mail["source"] != "aws.states":
+            self.events.append((mail["detail-type"], detail))
+            return
+        output = json.loads(detail["output"]) if detail.get("output") else None
+        # One that an operator's action started has no object.
+        key = json.loads(detail["input"]).get("detail", {}).get("object", {}).get("key", "")
+        self.executions.append(Execution(detail["executionArn"], key, detail["status"], output))
+
+
+@contextlib.contextmanager
+def _listener(cloud: LocalCloud) -> Iterator[Any]:
+    """An MQTT session that hears every topic, as no device may."""
+    iot = cloud.client("iot")
+    cloud.device(_WITNESS_MAC)
+    document = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "iot:*", "Resource": "*"}]}
+    with contextlib.suppress(iot.exceptions.ResourceAlreadyExistsException):
+        iot.create_policy(policyName="witness", policyDocument=json.dumps(document))
+    for principal in iot.list_thing_principals(thingName=_WITNESS_MAC)["principals"]:
+        iot.attach_policy(policyName="witness", target=principal)
+    # Not with #, which the emulator, unlike MQTT, does not match with the level above it.
+    with cloud.subscriber(_WITNESS_MAC, [TOPIC_PREFIX, f"{TOPIC_PREFIX}/+", f"{TOPIC_PREFIX}/product/+"]) as session:
+        yield session
