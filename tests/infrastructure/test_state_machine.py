@@ -11,9 +11,7 @@ def all_states(states):
 
 
 def test_every_task_retries_alike(state_machine):
-    retries = {
-        name: state["Retry"] for name, state in all_states(state_machine["States"]) if state["Type"] == "Task"
-    }
+    retries = {name: state["Retry"] for name, state in all_states(state_machine["States"]) if state["Type"] == "Task"}
     assert len(retries) > 10
     assert all(retry == retries["ValidateSignature"] for retry in retries.values())
 

@@ -108,9 +108,9 @@ def test_every_setting_that_a_function_reads_is_in_the_template_and_no_other(res
         settings = fields_of(source, "Settings")
         if "DatabaseSettings" in source:
             settings |= fields_of(database.read_text(), "DatabaseSettings")
-        assert {setting.upper() for setting in settings} == set(
-            function["Properties"]["Environment"]["Variables"]
-        ), name
+        assert {setting.upper() for setting in settings} == set(function["Properties"]["Environment"]["Variables"]), (
+            name
+        )
 
 
 def fields_of(source, class_name):

@@ -101,6 +101,7 @@ def start_postgresql(home: Path, ca_file: Path, log: Path, record: Path) -> Data
         programs = _place_for_user(home, programs, uid)
     else:
         home.mkdir(parents=True, mode=0o700)
+    home = home.resolve()  # the way to the link itself may be closed to the other user
     cluster = home / "data"
     administrator = secrets.token_hex(16)
     password_file = home / "password"

@@ -1,0 +1,114 @@
+"""A PostgreSQL of the tests' own, over TLS, with the project's schema."""
+
+import importlib.util
+import itertools
+import json
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import boto3
+import pytest
+from local_cloud.postgresql import remove_cluster, start_postgresql, stop_postgresql
+from local_cloud.processes import ServerProcess
+from moto import mock_aws
+from ota_core.database import Database, DatabaseSettings
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory):
+    """How to reach the server."""
+    folder = tmp_path_factory.mktemp("postgresql")
+    server = start_postgresql(folder / "cluster", folder / "ca.pem", folder / "log", folder / "record")
+    yield server
+    stop_postgresql(ServerProcess.load(folder / "record"))
+    remove_cluster(folder / "cluster")
+
+
+@pytest.fixture(scope="session")
+def connect(postgresql):
+    """Makes connections as the functions make them: by secret, over verified TLS."""
+    with mock_aws(), pytest.MonkeyPatch.context() as environment:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            environment.setenv(name, "test")
+        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        login = {"username": postgresql.user, "password": postgresql.password}
+        secret = boto3.client("secretsmanager").create_secret(Name="database", SecretString=json.dumps(login))
+        settings = DatabaseSettings(
+            database_host=postgresql.host,
+            database_port=postgresql.port,
+            database_name=postgresql.name,
+            database_secret_arn=secret["ARN"],
+            database_ca_pem=postgresql.ca_file.read_text(),
+        )
+        yield lambda: Database(settings, timeout_seconds=60)
+
+
+@pytest.fixture(scope="session")
+def database(connect):
+    """A database with the schema that `migrate_database` makes."""
+    connected = connect()
+    connected.transaction(_migrate())
+    return connected
+
+
+def _migrate():
+    environment = {"DATABASE_HOST": "x", "DATABASE_PORT": "1", "DATABASE_NAME": "x", "DATABASE_USER": "x"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        file = PROJECT / "functions" / "migrate_database" / "handler.py"
+        spec = importlib.util.spec_from_file_location("migrate_database_handler", file)
+        module = importlib.util.module_from_spec(spec)
+        patch.setitem(sys.modules, spec.name, module)
+        spec.loader.exec_module(module)
+    return module.migrate
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def insert_release(database):
+    """Puts a release into the database, published unless told otherwise; gives its id and fields."""
+
+    def insert(**changes):
+        number = next(_numbers)
+        fields = {
+            "release_id": f"r{number}",
+            "manifest_sha256": f"m{number}",
+            "product": "p",
+            "version": f"1.0.{number}",
+            "sequence": number,
+            "chip": "esp32",
+            "changelog": "",
+            "envelope": "{}",
+            "keyid": "k",
+            "image_key": f"releases/{number}",
+            "image_version_id": "v",
+            "image_size": 10,
+            "image_sha256": "ab",
+            "image_signature": "",
+            "target_count": None,
+            "allow_downgrade": False,
+            "warnings": "[]",
+            "execution_arn": "e",
+            "state": "published",
+            "cohort_percent": 100.0,
+            "expires_at": datetime.now(UTC) + timedelta(days=1),
+        } | changes
+
+        def work(connection):
+            connection.run(
+                "INSERT INTO products (product) VALUES (:product) ON CONFLICT DO NOTHING", product=fields["product"]
+            )
+            # The names are ours.
+            columns, values = ", ".join(fields), ", ".join(f":{name}" for name in fields)
+            [(row,)] = connection.run(f"INSERT INTO releases ({columns}) VALUES ({values}) RETURNING id", **fields)  # noqa: S608
+            return fields | {"id": row}
+
+        return database.transaction(work)
+
+    return insert
