@@ -107,7 +107,11 @@ class LocalCloud:
         return _device(self.state, self.client("iot"), self.outputs["DevicePolicyName"], mac)
 
     def subscriber(self, mac: str, topics: list[str] | None = None) -> Subscriber:
-        """Make the MQTT session of a device. Without `topics` it listens to what a device listens to."""
+        """Make the MQTT session of a device.
+
+        Without `topics` it listens to what a device of any product listens to. A retained message from before comes
+        only to one who names its topic exactly: AWS IoT sends none to a filter with a wildcard.
+        """
         own = [TOPIC_PREFIX, f"{TOPIC_PREFIX}/product/+", f"{TOPIC_PREFIX}/{mac}"]
         return Subscriber("127.0.0.1", self.emulator.mqtt_port, self.mqtt_ca, self.device(mac), topics or own)
 

@@ -61,6 +61,7 @@ class Subscriber:
         self._client.on_connect = self._on_connect
         self._client.on_subscribe = self._on_subscribe
         self._client.on_message = self._on_message
+        self._client.on_disconnect = self._on_disconnect
 
     def __enter__(self) -> Self:
         """Connect and subscribe.
@@ -125,6 +126,13 @@ class Subscriber:
         refused = [str(reason) for reason in reasons if reason.is_failure]
         self._refused = ", ".join(refused) or None
         self._subscribed.set()
+
+    def _on_disconnect(
+        self, _client: mqtt.Client, _data: object, _flags: object, _reason: ReasonCode, _properties: Properties | None
+    ) -> None:
+        if not self._subscribed.is_set():  # AWS IoT ends a session that asks for what its policy does not allow
+            self._refused = "it ended the session"
+            self._subscribed.set()
 
     def _on_message(self, _client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
         self._arrivals.put(Message(message.topic, bytes(message.payload), bool(message.retain)))

@@ -75,6 +75,8 @@ def start_emulator(python: Path, temporary: Path, log: Path, record: Path) -> Em
                 SFN_WAIT_SCALE="1",
                 LOG_LEVEL="WARNING",
                 TMPDIR=str(temporary),
+                # It would look after containers in an engine that it finds, and there may be other people's.
+                DOCKER_HOST=f"unix://{temporary}/none.sock",
                 # Its Lambda workers inherit this environment.
                 AWS_CONFIG_FILE=os.devnull,
                 AWS_SHARED_CREDENTIALS_FILE=os.devnull,
