@@ -9,10 +9,10 @@ namespace ota::host {
 
 struct ImageSpec {
     std::uint16_t chip_id = 0;
-    std::string version;              ///< In the app description, at most 31 characters.
+    std::string version;  ///< In the app description, at most 31 characters.
     std::string project = "firmware";
-    std::size_t size = 65536;         ///< Of the whole image, a multiple of 16, at least 512.
-    std::uint32_t seed = 1;           ///< Of the filling: images with different seeds differ.
+    std::size_t size = 65536;  ///< Of the whole image, a multiple of 16, at least 512.
+    std::uint32_t seed = 1;    ///< Of the filling: images with different seeds differ.
 };
 
 /// Builds an image that ESP-IDF's image check accepts: header, one segment that starts with an app

@@ -26,7 +26,7 @@ namespace {
 
 constexpr int kExitUsage = 2;
 constexpr int kExitTimeLimit = 3;
-constexpr std::uint32_t kLongestWait_ms = 200;  // So that a signal or the time limit is seen.
+constexpr std::uint32_t kLongestWait_ms = 200;               // So that a signal or the time limit is seen.
 constexpr char kDeadlineVariable[] = "OTA_DEVICE_DEADLINE";  // Survives the restarts, unlike variables.
 
 constexpr char kUsage[] =
@@ -147,7 +147,8 @@ Options parse_options(int argc, char** argv) {
     constexpr int kHelp = 1000;
     std::vector<option> long_options;
     for (const auto& entry : table) {
-        long_options.push_back({entry.name, required_argument, nullptr, static_cast<int>(long_options.size())});
+        long_options.push_back(
+            {entry.name, required_argument, nullptr, static_cast<int>(long_options.size())});
     }
     long_options.push_back({"help", no_argument, nullptr, kHelp});
     long_options.push_back({nullptr, 0, nullptr, 0});
@@ -173,9 +174,12 @@ Options parse_options(int argc, char** argv) {
         const char* name;
         bool given;
     } required[] = {
-        {"--mac", !options.mac.empty()},         {"--flash", !options.flash.empty()},
-        {"--product", !options.product.empty()}, {"--api-url", !options.api_url.empty()},
-        {"--api-key", !options.api_key.empty()}, {"--mqtt-host", !options.mqtt_host.empty()},
+        {"--mac", !options.mac.empty()},
+        {"--flash", !options.flash.empty()},
+        {"--product", !options.product.empty()},
+        {"--api-url", !options.api_url.empty()},
+        {"--api-key", !options.api_key.empty()},
+        {"--mqtt-host", !options.mqtt_host.empty()},
         {"--trusted-key", !options.trusted_keys.empty()},
     };
     for (const auto& entry : required) {
@@ -254,8 +258,8 @@ private:
     }
 
     void note(std::string_view name) {
-        seen_end_ = seen_end_ ||
-                    std::find(options_.exit_on.begin(), options_.exit_on.end(), name) != options_.exit_on.end();
+        seen_end_ = seen_end_ || std::find(options_.exit_on.begin(), options_.exit_on.end(), name) !=
+                                     options_.exit_on.end();
     }
 
     std::string mac_;
@@ -291,12 +295,13 @@ std::time_t deadline(const Options& options) {
     if (options.time_limit.empty()) {
         return 0;
     }
-    if (std::getenv(kDeadlineVariable) == nullptr) {
-        const std::time_t at =
-            std::time(nullptr) + static_cast<std::time_t>(number("--time-limit", options.time_limit, 1, 86400));
-        ::setenv(kDeadlineVariable, std::to_string(at).c_str(), 0);
+    const std::time_t limit_s = number("--time-limit", options.time_limit, 1, 86400);
+    if (const char* const set_before = std::getenv(kDeadlineVariable)) {
+        return static_cast<std::time_t>(std::strtoll(set_before, nullptr, 10));
     }
-    return static_cast<std::time_t>(std::atoll(std::getenv(kDeadlineVariable)));
+    const std::time_t at = std::time(nullptr) + limit_s;
+    ::setenv(kDeadlineVariable, std::to_string(at).c_str(), 1);
+    return at;
 }
 
 }  // namespace
@@ -315,6 +320,8 @@ int main(int argc, char** argv) {
     }
     std::vector<std::string> keys;
     std::vector<const char*> key_pointers;
+    keys.reserve(options.trusted_keys.size());
+    key_pointers.reserve(options.trusted_keys.size());
     for (const std::string& path : options.trusted_keys) {
         keys.push_back(read_file("--trusted-key", path));
         ota::Sha256Digest id;
@@ -384,10 +391,10 @@ int main(int argc, char** argv) {
     ::sigaction(SIGTERM, &action, nullptr);
 
     Console console(mac, options);
-    ota::OTAUpdateManager manager(config,
-                                  {*slots, *store, *http, *mqtt, ota::system_clock(), ota::system_random(),
-                                   ota::system_reboot()},
-                                  console);
+    ota::OTAUpdateManager manager(
+        config,
+        {*slots, *store, *http, *mqtt, ota::system_clock(), ota::system_random(), ota::system_reboot()},
+        console);
     console.watch(manager);
     manager.start();
     std::time_t leave_at = 0;
@@ -397,7 +404,7 @@ int main(int argc, char** argv) {
         if (console.seen_end()) {
             constexpr std::time_t kGrace_s = 5;  // For the broker to acknowledge the last message.
             leave_at = leave_at == 0 ? now + kGrace_s : leave_at;
-            if (mqtt->all_acknowledged() || now >= leave_at) {
+            if ((!manager.has_report() && mqtt->all_acknowledged()) || now >= leave_at) {
                 return EXIT_SUCCESS;
             }
         }

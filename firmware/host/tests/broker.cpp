@@ -31,8 +31,9 @@ Broker::Broker() : directory_(make_directory()), port_(free_port()) {
     openssl("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test-ca -keyout ca.key -out ca.pem");
     openssl("req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout server.key -out server.csr");
     write_file(directory_ + "/server.ext", "subjectAltName=DNS:localhost\n");
-    openssl("x509 -req -days 2 -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -extfile server.ext "
-            "-out server.pem");
+    openssl(
+        "x509 -req -days 2 -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -extfile server.ext "
+        "-out server.pem");
     ca_ = read_file(ca_path());
     // As AWS IoT Core: the certificate says who the client is, and it speaks for that name only.
     write_file(directory_ + "/acl",
@@ -41,11 +42,13 @@ Broker::Broker() : directory_(make_directory()), port_(free_port()) {
                "pattern read /firmware_update\n"
                "pattern read /firmware_update/product/sensor\n"
                "user publisher\ntopic readwrite #\n");
-    write_file(directory_ + "/mosquitto.conf",
-               "listener " + std::to_string(port_) + " 127.0.0.1\n" + "user root\n" + "cafile " + ca_path() +
-                   "\ncertfile " + directory_ + "/server.pem\nkeyfile " + directory_ +
-                   "/server.key\nrequire_certificate true\nuse_identity_as_username true\nallow_anonymous false\n"
-                   "acl_file " + directory_ + "/acl\nlog_type none\n");
+    write_file(
+        directory_ + "/mosquitto.conf",
+        "listener " + std::to_string(port_) + " 127.0.0.1\n" + "user root\n" + "cafile " + ca_path() +
+            "\ncertfile " + directory_ + "/server.pem\nkeyfile " + directory_ +
+            "/server.key\nrequire_certificate true\nuse_identity_as_username true\nallow_anonymous false\n"
+            "acl_file " +
+            directory_ + "/acl\nlog_type none\n");
     start();
 }
 
@@ -55,7 +58,8 @@ Broker::~Broker() {
 }
 
 void Broker::openssl(const std::string& arguments) const {
-    if (std::system(("cd " + directory_ + " && openssl " + arguments + " 2>/dev/null >/dev/null").c_str()) != 0) {
+    if (std::system(("cd " + directory_ + " && openssl " + arguments + " 2>/dev/null >/dev/null").c_str()) !=
+        0) {
         throw std::runtime_error("openssl " + arguments);
     }
 }
@@ -67,9 +71,10 @@ Broker::Identity Broker::identity(const std::string& client_id) {
 }
 
 void Broker::start() {
-    const std::string path = std::filesystem::exists("/usr/sbin/mosquitto") ? "/usr/sbin/mosquitto" : "mosquitto";
-    process_ = std::make_unique<ChildProcess>(
-        std::vector<std::string>{"sh", "-c", "exec " + path + " -c " + directory_ + "/mosquitto.conf 2>/dev/null"});
+    const std::string path =
+        std::filesystem::exists("/usr/sbin/mosquitto") ? "/usr/sbin/mosquitto" : "mosquitto";
+    process_ = std::make_unique<ChildProcess>(std::vector<std::string>{
+        "sh", "-c", "exec " + path + " -c " + directory_ + "/mosquitto.conf 2>/dev/null"});
     for (int i = 0; i < 100 && !answers(port_); ++i) {
         std::this_thread::sleep_for(std::chrono::milliseconds(50));
     }

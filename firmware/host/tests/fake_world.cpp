@@ -115,8 +115,8 @@ FakeServer::Answer FakeServer::range_answer(const Seen& request, const std::vect
     } else {
         last = std::min<unsigned long>(last, image.size() - 1);
         answer.head.status = 206;
-        answer.head.content_range =
-            "bytes " + std::to_string(first) + "-" + std::to_string(last) + "/" + std::to_string(image.size());
+        answer.head.content_range = "bytes " + std::to_string(first) + "-" + std::to_string(last) + "/" +
+                                    std::to_string(image.size());
         answer.body.assign(image.begin() + static_cast<std::ptrdiff_t>(first),
                            image.begin() + static_cast<std::ptrdiff_t>(last + 1));
     }
@@ -182,8 +182,8 @@ std::set<Reason>& reasons_seen() {
 }
 
 void Recorder::on_event(const UpdateEvent& event) {
-    events.push_back({event.name, std::string(event.release_id), std::string(event.version), event.reason,
-                      event.value});
+    events.push_back(
+        {event.name, std::string(event.release_id), std::string(event.version), event.reason, event.value});
     reasons_seen().insert(event.reason);
 }
 
@@ -200,7 +200,8 @@ bool Recorder::saw(const std::string& name) const {
 }
 
 bool Recorder::saw(Reason reason) const {
-    return std::any_of(events.begin(), events.end(), [&](const Event& event) { return event.reason == reason; });
+    return std::any_of(events.begin(), events.end(),
+                       [&](const Event& event) { return event.reason == reason; });
 }
 
 bool Recorder::saw_state(const std::string& state) const {
@@ -257,7 +258,8 @@ Release World::release(const std::string& version) {
 }
 
 void World::serve(const Release& release) {
-    const std::string& version = release.announced_version.empty() ? release.version : release.announced_version;
+    const std::string& version =
+        release.announced_version.empty() ? release.version : release.announced_version;
     server.images[release.product + "/" + version] = release.image;
 }
 

@@ -129,7 +129,7 @@ public:
     [[nodiscard]] static Answer range_answer(const Seen& request, const std::vector<std::uint8_t>& image);
 
     std::map<std::string, std::vector<std::uint8_t>> images;
-    std::string check_in_body;  ///< Empty: 204.
+    std::string check_in_body;                     ///< Empty: 204.
     std::function<Answer(const Seen&)> take_over;  ///< Answers instead.
     std::function<bool()> cut;                     ///< Asked before every read: drop the link now?
     std::uint32_t ms_per_read = 1;
@@ -196,8 +196,8 @@ public:
     /// Runs for a time, through restarts.
     void run_for(std::uint64_t ms);
 
-    void notify(const std::string& notification);           ///< On the fleet's topic.
-    void notify_device(const std::string& notification);    ///< On its own.
+    void notify(const std::string& notification);         ///< On the fleet's topic.
+    void notify_device(const std::string& notification);  ///< On its own.
 
     [[nodiscard]] std::string running_version() const { return manager->running_version(); }
     [[nodiscard]] std::int64_t stored_sequence() const;

@@ -41,12 +41,12 @@ std::string seal(const SigningKey& key, const std::string& payload, const std::s
 }
 
 std::string Release::manifest() const {
-    return R"({"schema":)" + std::to_string(schema) + R"(,"product":")" + product + R"(","version":")" + version +
-           R"(","sequence":)" + std::to_string(sequence) + R"(,"expires":")" + expires +
-           R"(","changelog":"Mend the clock \u2014 \"really\"","chip":")" + chip + R"(","firmware":{"size":)" +
-           std::to_string(image.size()) + R"(,"sha256":")" + sha256_hex(image) + R"(","signature":")" +
-           image_signature_of(*this) + R"("},"targets":)" + targets + R"(,"allow_downgrade":)" +
-           (allow_downgrade ? "true" : "false") + more_manifest + "}";
+    return R"({"schema":)" + std::to_string(schema) + R"(,"product":")" + product + R"(","version":")" +
+           version + R"(","sequence":)" + std::to_string(sequence) + R"(,"expires":")" + expires +
+           R"(","changelog":"Mend the clock \u2014 \"really\"","chip":")" + chip +
+           R"(","firmware":{"size":)" + std::to_string(image.size()) + R"(,"sha256":")" + sha256_hex(image) +
+           R"(","signature":")" + image_signature_of(*this) + R"("},"targets":)" + targets +
+           R"(,"allow_downgrade":)" + (allow_downgrade ? "true" : "false") + more_manifest + "}";
 }
 
 std::string Release::envelope() const {

@@ -23,7 +23,7 @@ struct Release {
     bool allow_downgrade = false;
     std::string more_manifest;  ///< For example `,"strict_app_version":true`
     std::vector<std::uint8_t> image;
-    std::string image_signature;                  ///< base64; empty: by `signer`
+    std::string image_signature;  ///< base64; empty: by `signer`
     const SigningKey* signer = &trusted_key();
 
     // Not signed

@@ -57,8 +57,8 @@ std::string SigningKey::sign(std::string_view bytes) const {
     std::size_t size = 0;
     auto* const out = reinterpret_cast<unsigned char*>(signature.data());
 #if MBEDTLS_VERSION_MAJOR >= 3
-    check(mbedtls_pk_sign(&key_, MBEDTLS_MD_SHA256, digest.data(), digest.size(), out, signature.size(), &size,
-                          random_bytes, nullptr),
+    check(mbedtls_pk_sign(&key_, MBEDTLS_MD_SHA256, digest.data(), digest.size(), out, signature.size(),
+                          &size, random_bytes, nullptr),
           "mbedtls_pk_sign");
 #else
     check(mbedtls_pk_sign(&key_, MBEDTLS_MD_SHA256, digest.data(), digest.size(), out, &size, random_bytes,

@@ -36,8 +36,8 @@ protected:
 
     /// The message is refused for this reason before a byte of the image is asked for, however it comes.
     void refused_unheard(const std::string& message, Reason reason) {
-        for (const char* topic : {"/firmware_update", "/firmware_update/product/sensor",
-                                  "/firmware_update/AA:BB:CC:DD:EE:01"}) {
+        for (const char* topic :
+             {"/firmware_update", "/firmware_update/product/sensor", "/firmware_update/AA:BB:CC:DD:EE:01"}) {
             world.recorder.events.clear();
             world.mqtt.deliver(topic, message);
             world.run_for(100);
@@ -63,7 +63,8 @@ protected:
 
     void answer_images(std::function<FakeServer::Answer(const FakeServer::Seen&)> answer) {
         world.server.take_over = [this, answer](const FakeServer::Seen& seen) {
-            return seen.url.find("/firmware/") == std::string::npos ? world.server.answer(seen) : answer(seen);
+            return seen.url.find("/firmware/") == std::string::npos ? world.server.answer(seen)
+                                                                    : answer(seen);
         };
     }
 
@@ -81,8 +82,7 @@ TEST_F(Attack, EnvelopeByHisOwnKey) {
 }
 
 TEST_F(Attack, EnvelopeByHisOwnKeyUnderATrustedName) {
-    const std::string envelope =
-        replaced(forged.envelope(), attacker_key().key_id(), trusted_key().key_id());
+    const std::string envelope = replaced(forged.envelope(), attacker_key().key_id(), trusted_key().key_id());
     refused_unheard(forged.notification_with(envelope), Reason::envelope_bad_signature);
 }
 
@@ -99,8 +99,9 @@ TEST_F(Attack, SignedDocumentOfAnotherType) {
 }
 
 TEST_F(Attack, NoSignatureAtAll) {
-    const std::string envelope = R"({"payload":")" + base64_encode(genuine.manifest()) +
-                                 R"(","payloadType":"application/vnd.esp32-ota.manifest+json","signatures":[]})";
+    const std::string envelope =
+        R"({"payload":")" + base64_encode(genuine.manifest()) +
+        R"(","payloadType":"application/vnd.esp32-ota.manifest+json","signatures":[]})";
     refused_unheard(genuine.notification_with(envelope), Reason::notification_malformed);
 }
 
@@ -241,7 +242,8 @@ TEST_F(Attack, OneBitOfTheImageChanged) {
 TEST_F(Attack, PiecesOfTwoImagesMixed) {
     int request = 0;
     answer_images([&](const FakeServer::Seen& seen) {
-        FakeServer::Answer answer = FakeServer::range_answer(seen, ++request % 2 == 0 ? forged.image : genuine.image);
+        FakeServer::Answer answer =
+            FakeServer::range_answer(seen, ++request % 2 == 0 ? forged.image : genuine.image);
         answer.head.etag.clear();
         return answer;
     });
@@ -250,15 +252,17 @@ TEST_F(Attack, PiecesOfTwoImagesMixed) {
 
 TEST_F(Attack, ImageSignatureByAnotherKey) {
     // Only who holds the key can make this: a signed manifest over an image that somebody else signed.
-    genuine.image_signature = attacker_key().sign(
-        {reinterpret_cast<const char*>(genuine.image.data()), genuine.image.size()});
+    genuine.image_signature =
+        attacker_key().sign({reinterpret_cast<const char*>(genuine.image.data()), genuine.image.size()});
     world.serve(genuine);
     fails_while_streaming(Reason::image_bad_signature);
 }
 
 TEST_F(Attack, WhatIsNoImage) {
-    for (const auto& [offset, reason] : std::vector<std::pair<std::size_t, Reason>>{
-             {0, Reason::image_bad_header}, {12, Reason::image_wrong_chip}, {32, Reason::image_no_app_description}}) {
+    for (const auto& [offset, reason] :
+         std::vector<std::pair<std::size_t, Reason>>{{0, Reason::image_bad_header},
+                                                     {12, Reason::image_wrong_chip},
+                                                     {32, Reason::image_no_app_description}}) {
         Release bad = World::release();
         bad.sequence = 200 + static_cast<std::int64_t>(offset);
         bad.image[offset] ^= 0x55;
@@ -337,7 +341,8 @@ TEST_F(Attack, WholeImageInPlaceOfARange) {
         if (++request > 3) {
             whole.headers.erase("Range");
         }
-        FakeServer::Answer answer = FakeServer::range_answer(whole, request > 3 ? forged.image : genuine.image);
+        FakeServer::Answer answer =
+            FakeServer::range_answer(whole, request > 3 ? forged.image : genuine.image);
         answer.head.etag.clear();
         return answer;
     });
@@ -489,10 +494,15 @@ TEST(Replay, ReleaseWhoseImageIsBadIsGivenUpAfterThreeTries) {
 // What every reason of a refusal is for, is shown above or in test_update.cpp.
 
 TEST(Reasons, EveryOneOfARefusalIsReachedInThisFile) {
-    const std::set<Reason> elsewhere{
-        Reason::none,           Reason::release_withdrawn, Reason::app_version_mismatch, Reason::out_of_memory,
-        Reason::flash_error,    Reason::storage_error,     Reason::self_test_timed_out,  Reason::self_test_failed,
-        Reason::boot_failed};
+    const std::set<Reason> elsewhere{Reason::none,
+                                     Reason::release_withdrawn,
+                                     Reason::app_version_mismatch,
+                                     Reason::out_of_memory,
+                                     Reason::flash_error,
+                                     Reason::storage_error,
+                                     Reason::self_test_timed_out,
+                                     Reason::self_test_failed,
+                                     Reason::boot_failed};
     if (::testing::GTEST_FLAG(filter) != "*") {
         GTEST_SKIP() << "Only part of the attacks ran.";
     }

@@ -10,7 +10,7 @@
 #include "fake_world.hpp"
 
 extern "C" {
-void* __libc_malloc(std::size_t size);                    // NOLINT: names of the C library
+void* __libc_malloc(std::size_t size);                     // NOLINT: names of the C library
 void* __libc_calloc(std::size_t count, std::size_t size);  // NOLINT
 void* __libc_realloc(void* block, std::size_t size);       // NOLINT
 void __libc_free(void* block);                             // NOLINT
@@ -238,7 +238,8 @@ TEST(Heap, StaysBelowTheLimitDuringAWholeUpdate) {
     world.manager.reset();
     g_counting = true;
     auto manager = std::make_unique<OTAUpdateManager>(
-        world.config, UpdatePorts{*world.slots, store, server, mqtt, world.clock, world.random, world.reboot}, observer);
+        world.config, UpdatePorts{*world.slots, store, server, mqtt, world.clock, world.random, world.reboot},
+        observer);
     manager->start();
     const std::int64_t at_rest = g_used;
 
@@ -279,12 +280,14 @@ TEST(Heap, StaysBelowTheLimitDuringAWholeUpdate) {
     g_counting = false;
     EXPECT_LE(peak_so_far, kLimit);
     EXPECT_EQ(g_used, 0) << "leaked";
-    std::printf("[ HEAP     ] image of %zu bytes, RSA-3072, notifications of %zu bytes: at rest %lld, checking in %lld, "
-                "deciding %lld, downloading %lld, both at once %lld, activating %lld bytes; limit %lld\n",
-                release.image.size(), kMaxNotificationSize, static_cast<long long>(at_rest),
-                static_cast<long long>(checking_in), static_cast<long long>(deciding),
-                static_cast<long long>(downloading), static_cast<long long>(deciding_meanwhile),
-                static_cast<long long>(activating), static_cast<long long>(kLimit));
+    std::printf(
+        "[ HEAP     ] image of %zu bytes, RSA-3072, notifications of %zu bytes: at rest %lld, checking in "
+        "%lld, "
+        "deciding %lld, downloading %lld, both at once %lld, activating %lld bytes; limit %lld\n",
+        release.image.size(), kMaxNotificationSize, static_cast<long long>(at_rest),
+        static_cast<long long>(checking_in), static_cast<long long>(deciding),
+        static_cast<long long>(downloading), static_cast<long long>(deciding_meanwhile),
+        static_cast<long long>(activating), static_cast<long long>(kLimit));
 }
 
 }  // namespace

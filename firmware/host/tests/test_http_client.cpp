@@ -176,13 +176,15 @@ TEST_F(HttpClientTest, DownloaderGetsAnImageInPieces) {
     std::vector<std::uint8_t> fetched;
     while (fetched.size() < image.size()) {
         const auto begin = static_cast<std::uint32_t>(fetched.size());
-        ASSERT_EQ(downloader.open("sensor", "1.0.0", sha256_of_image, {begin, std::min(size, begin + 65536), size}),
-                  Reason::none);
+        ASSERT_EQ(
+            downloader.open("sensor", "1.0.0", sha256_of_image, {begin, std::min(size, begin + 65536), size}),
+            Reason::none);
         while (!downloader.at_end()) {
             std::array<std::uint8_t, 4096> buffer{};
             std::size_t received = 0;
             ASSERT_EQ(downloader.read(buffer.data(), buffer.size(), received), Reason::none);
-            fetched.insert(fetched.end(), buffer.begin(), buffer.begin() + static_cast<std::ptrdiff_t>(received));
+            fetched.insert(fetched.end(), buffer.begin(),
+                           buffer.begin() + static_cast<std::ptrdiff_t>(received));
         }
     }
     EXPECT_EQ(fetched, image);

@@ -43,8 +43,8 @@ TEST(LinkCut, AfterEveryChunk) {
         EXPECT_TRUE(cut);
     }
     EXPECT_LE(most, World::kChunk);
-    std::printf("[ SWEEP    ] link cuts after each of %zu chunks: at most %llu bytes fetched twice\n", chunks - 1,
-                static_cast<unsigned long long>(most));
+    std::printf("[ SWEEP    ] link cuts after each of %zu chunks: at most %llu bytes fetched twice\n",
+                chunks - 1, static_cast<unsigned long long>(most));
 }
 
 TEST(LinkCut, AfterEveryChunkInOneDownload) {
@@ -103,8 +103,10 @@ TEST(LinkCut, AtRandom) {
         most = std::max(most, world.update());
     }
     EXPECT_LE(most, World::kChunk);
-    std::printf("[ SWEEP    ] %d link cuts at random in %u downloads: at most %llu bytes of a download fetched twice\n",
-                cuts, kRuns, static_cast<unsigned long long>(most));
+    std::printf(
+        "[ SWEEP    ] %d link cuts at random in %u downloads: at most %llu bytes of a download fetched "
+        "twice\n",
+        cuts, kRuns, static_cast<unsigned long long>(most));
 }
 
 }  // namespace

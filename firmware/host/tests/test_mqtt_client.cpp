@@ -22,8 +22,8 @@ protected:
         return one;
     }
 
-    std::unique_ptr<MqttClient> client(const char* id, const Broker::Identity& identity, const char* const* topics,
-                                       std::size_t topic_count) {
+    std::unique_ptr<MqttClient> client(const char* id, const Broker::Identity& identity,
+                                       const char* const* topics, std::size_t topic_count) {
         MqttClientConfig config;
         config.host = "localhost";
         config.port = static_cast<std::uint16_t>(broker().port());
@@ -123,7 +123,8 @@ TEST_F(MqttClientTest, SessionKeepsMessagesForADeviceThatIsAway) {
     send(*sender, kTopics[2], "while away");
     const auto receiver = device();
     ASSERT_TRUE(wait_for(*receiver, [&] { return receiver->waiting() != nullptr; }));
-    EXPECT_EQ(std::string(receiver->waiting()->payload.data(), receiver->waiting()->payload.size()), "while away");
+    EXPECT_EQ(std::string(receiver->waiting()->payload.data(), receiver->waiting()->payload.size()),
+              "while away");
 }
 
 TEST_F(MqttClientTest, ComesBackWhenTheBrokerDoes) {
@@ -148,7 +149,8 @@ TEST_F(MqttClientTest, BrokerWithAnotherCertificateIsNotTrusted) {
     config.client_key_pem = identity.key.c_str();
     const auto device = make_mqtt_client(config);
     ASSERT_TRUE(device);
-    EXPECT_FALSE(wait_for(*device, [&] { return device->connected(); }, 2));
+    EXPECT_FALSE(wait_for(
+        *device, [&] { return device->connected(); }, 2));
 }
 
 }  // namespace

@@ -47,18 +47,37 @@ protected:
     }
 
     std::unique_ptr<ChildProcess> start_device(const std::vector<std::string>& more) {
-        std::vector<std::string> command{
-            OTA_DEVICE,      "--mac",        kMac,
-            "--flash",       directory + "/flash.img",
-            "--product",     "sensor",       "--version",   "1.0.0",
-            "--api-url",     api_url,        "--api-key",   "key",
-            "--mqtt-host",   "localhost",    "--mqtt-port", std::to_string(broker.port()),
-            "--mqtt-ca",     broker.ca_path(),
-            "--mqtt-cert",   directory + "/device.pem",
-            "--mqtt-key",    directory + "/device.key",
-            "--trusted-key", directory + "/trusted.pem",
-            "--max-delay",   "0",            "--back-off",  "1",
-            "--time-limit",  "60"};
+        std::vector<std::string> command{OTA_DEVICE,
+                                         "--mac",
+                                         kMac,
+                                         "--flash",
+                                         directory + "/flash.img",
+                                         "--product",
+                                         "sensor",
+                                         "--version",
+                                         "1.0.0",
+                                         "--api-url",
+                                         api_url,
+                                         "--api-key",
+                                         "key",
+                                         "--mqtt-host",
+                                         "localhost",
+                                         "--mqtt-port",
+                                         std::to_string(broker.port()),
+                                         "--mqtt-ca",
+                                         broker.ca_path(),
+                                         "--mqtt-cert",
+                                         directory + "/device.pem",
+                                         "--mqtt-key",
+                                         directory + "/device.key",
+                                         "--trusted-key",
+                                         directory + "/trusted.pem",
+                                         "--max-delay",
+                                         "0",
+                                         "--back-off",
+                                         "1",
+                                         "--time-limit",
+                                         "60"};
         command.insert(command.end(), more.begin(), more.end());
         return std::make_unique<ChildProcess>(command);
     }
@@ -153,19 +172,19 @@ TEST_F(OtaDevice, ForgedReleaseLeavesTheFlashAsItWas) {
 
 TEST_F(OtaDevice, TellsWhatIsWrongWithItsArguments) {
     api_url = "http://127.0.0.1:1";
-    for (const std::vector<std::string>& wrong : std::vector<std::vector<std::string>>{
-             {"--mac", "nonsense"},
-             {"--chunk", "1000"},
-             {"--chunk", "x"},
-             {"--chip", "esp8266"},
-             {"--version", "one"},
-             {"--trusted-key", "/nonexistent"},
-             {"--trusted-key", directory + "/image.bin"},
-             {"--flash", directory + "/image.bin"},
-             {"--flash", "/nonexistent/flash.img"},
-             {"--mqtt-key", "/nonexistent"},
-             {"--nonsense", "x"},
-             {"stray"}}) {
+    for (const std::vector<std::string>& wrong :
+         std::vector<std::vector<std::string>>{{"--mac", "nonsense"},
+                                               {"--chunk", "1000"},
+                                               {"--chunk", "x"},
+                                               {"--chip", "esp8266"},
+                                               {"--version", "one"},
+                                               {"--trusted-key", "/nonexistent"},
+                                               {"--trusted-key", directory + "/image.bin"},
+                                               {"--flash", directory + "/image.bin"},
+                                               {"--flash", "/nonexistent/flash.img"},
+                                               {"--mqtt-key", "/nonexistent"},
+                                               {"--nonsense", "x"},
+                                               {"stray"}}) {
         const auto device = start_device(wrong);
         EXPECT_EQ(device->wait(), 2) << wrong[0] << " " << wrong.back();
         EXPECT_EQ(device->output(), "");

@@ -178,7 +178,8 @@ protected:
     static std::string get(const posix::KeyValueStore& store, const char* key) {
         std::array<char, KeyValueStore::kMaxValueSize> buffer{};
         std::size_t size = buffer.size();
-        return store.get(key, buffer.data(), size) == PortResult::ok ? std::string(buffer.data(), size) : "(none)";
+        return store.get(key, buffer.data(), size) == PortResult::ok ? std::string(buffer.data(), size)
+                                                                     : "(none)";
     }
 
     std::vector<std::uint8_t> bytes = std::vector<std::uint8_t>(posix::kFlashSize, 0xFF);

@@ -82,7 +82,8 @@ TEST(PowerCut, AtEveryWriteAndErase) {
         for (std::uint64_t at = 0; at < operations; ++at) {
             SweptWorld world;
             world.flash->cut_at(at, how);
-            const std::string where = "operation " + std::to_string(at) + ", cut " + std::to_string(static_cast<int>(how));
+            const std::string where =
+                "operation " + std::to_string(at) + ", cut " + std::to_string(static_cast<int>(how));
             SCOPED_TRACE(where);
             world.live();
             if (HasFatalFailure()) {
@@ -91,13 +92,14 @@ TEST(PowerCut, AtEveryWriteAndErase) {
             EXPECT_EQ(world.cuts, 1);
             world.check_installed(where);
             ++swept;
-            rolled_back += world.recorder.saw("trial_failed") ? 1 : 0;
+            rolled_back += world.recorder.saw("rolled_back") ? 1 : 0;
         }
     }
-    std::printf("[ SWEEP    ] power cuts: %llu (%llu writes and erases, three ways each); every boot ran a whole "
-                "image and every update completed, %llu of them in a second try after going back\n",
-                static_cast<unsigned long long>(swept), static_cast<unsigned long long>(operations),
-                static_cast<unsigned long long>(rolled_back));
+    std::printf(
+        "[ SWEEP    ] power cuts: %llu (%llu writes and erases, three ways each); every boot ran a whole "
+        "image and every update completed, %llu of them in a second try after going back\n",
+        static_cast<unsigned long long>(swept), static_cast<unsigned long long>(operations),
+        static_cast<unsigned long long>(rolled_back));
 }
 
 TEST(PowerCut, TwiceInOneUpdate) {
@@ -109,8 +111,8 @@ TEST(PowerCut, TwiceInOneUpdate) {
         const auto how = [&] { return static_cast<Cut>(generator() % 3); };
         const std::uint64_t first = generator() % operations;
         const std::uint64_t second = generator() % operations;
-        const std::string where = "operations " + std::to_string(first) + " and " + std::to_string(second) + ", run " +
-                                  std::to_string(run);
+        const std::string where = "operations " + std::to_string(first) + " and " + std::to_string(second) +
+                                  ", run " + std::to_string(run);
         SCOPED_TRACE(where);
         world.flash->cut_at(first, how());
         try {
@@ -158,7 +160,8 @@ TEST(PowerCut, DuringTheUpdateOfAnUpdatedDevice) {
             SweptWorld world;
             Release next;
             prepare(world, next);
-            SCOPED_TRACE("operation " + std::to_string(at) + ", cut " + std::to_string(static_cast<int>(how)));
+            SCOPED_TRACE("operation " + std::to_string(at) + ", cut " +
+                         std::to_string(static_cast<int>(how)));
             world.flash->cut_at(at, how);
             try {
                 world.run_to_report("installed");
@@ -176,7 +179,8 @@ TEST(PowerCut, DuringTheUpdateOfAnUpdatedDevice) {
             ++swept;
         }
     }
-    std::printf("[ SWEEP    ] power cuts from slot 1 to slot 0: %llu\n", static_cast<unsigned long long>(swept));
+    std::printf("[ SWEEP    ] power cuts from slot 1 to slot 0: %llu\n",
+                static_cast<unsigned long long>(swept));
 }
 
 TEST(PowerCut, WhileGoingBackFromAnAppThatFails) {
@@ -193,14 +197,15 @@ TEST(PowerCut, WhileGoingBackFromAnAppThatFails) {
         for (std::uint64_t at = 0; at < operations; ++at) {
             SweptWorld world;
             world.recorder.passes = false;
-            SCOPED_TRACE("operation " + std::to_string(at) + ", cut " + std::to_string(static_cast<int>(how)));
+            SCOPED_TRACE("operation " + std::to_string(at) + ", cut " +
+                         std::to_string(static_cast<int>(how)));
             world.flash->cut_at(at, how);
             bool reported = false;
             for (int lives = 0; lives < 3 && !reported; ++lives) {
                 try {
                     ASSERT_TRUE(world.boot());
                     const auto back = [&] {
-                        return world.recorder.saw("trial_failed") && !NVSStorageHandler(*world.store).report();
+                        return world.recorder.saw("rolled_back") && !NVSStorageHandler(*world.store).report();
                     };
                     while (!reported) {
                         ASSERT_TRUE(world.run(back));
@@ -219,7 +224,8 @@ TEST(PowerCut, WhileGoingBackFromAnAppThatFails) {
             ++swept;
         }
     }
-    std::printf("[ SWEEP    ] power cuts on the way there and back: %llu\n", static_cast<unsigned long long>(swept));
+    std::printf("[ SWEEP    ] power cuts on the way there and back: %llu\n",
+                static_cast<unsigned long long>(swept));
 }
 
 }  // namespace

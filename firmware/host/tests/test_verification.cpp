@@ -55,7 +55,8 @@ protected:
     TextSpan payload;
     Manifest manifest;
     Notification notification;
-    std::vector<const char*> keys{trusted_key().public_pem().c_str(), second_trusted_key().public_pem().c_str()};
+    std::vector<const char*> keys{trusted_key().public_pem().c_str(),
+                                  second_trusted_key().public_pem().c_str()};
 };
 
 TEST_F(Verification, EnvelopeByEitherTrustedKeyIsAccepted) {
@@ -80,7 +81,8 @@ TEST_F(Verification, EnvelopeWithAnyBitOfPayloadChangedIsBad) {
     for (std::size_t bit = 0; bit < 7 * 8; ++bit) {
         std::string changed = "payload";
         changed[bit / 8] = static_cast<char>(changed[bit / 8] ^ (1 << (bit % 8)));
-        EXPECT_EQ(verify(replaced(good, encoded, base64_encode(changed))), Reason::envelope_bad_signature) << bit;
+        EXPECT_EQ(verify(replaced(good, encoded, base64_encode(changed))), Reason::envelope_bad_signature)
+            << bit;
     }
 }
 
@@ -130,7 +132,8 @@ TEST_F(Verification, KeyBelow2048BitsIsNotTrusted) {
 }
 
 TEST_F(Verification, TrustedTextThatIsNoKeyIsPassedOver) {
-    keys = {"", "-----BEGIN PUBLIC KEY-----\n*\n-----END PUBLIC KEY-----\n", trusted_key().public_pem().c_str()};
+    keys = {"", "-----BEGIN PUBLIC KEY-----\n*\n-----END PUBLIC KEY-----\n",
+            trusted_key().public_pem().c_str()};
     EXPECT_EQ(verify(seal(trusted_key(), "payload")), Reason::none);
     keys.pop_back();
     EXPECT_EQ(verify(seal(trusted_key(), "payload")), Reason::envelope_untrusted_key);
@@ -165,16 +168,26 @@ TEST_F(Verification, ManifestOfAnotherSchemaIsUnsupported) {
 TEST_F(Verification, ManifestWithAWrongOrMissingFieldIsMalformed) {
     const std::string good = release.manifest();
     for (const auto& [from, to] : std::vector<std::pair<std::string, std::string>>{
-             {R"("schema":1)", R"("schema":"1")"},       {R"("schema":1)", R"("s":1)"},
-             {R"("product":")", R"("p":")"},             {R"("product":"sensor")", R"("product":"")"},
-             {R"("version":")", R"("v":")"},             {R"("version":"2.0.0")", R"("version":"2.0")"},
-             {R"("sequence":100)", R"("sequence":0)"},   {R"("sequence":100)", R"("sequence":1e2)"},
-             {R"("sequence":)", R"("s":)"},              {R"("expires":")", R"("e":")"},
-             {R"("expires":"2)", R"("expires":"x)"},     {R"("chip":)", R"("c":)"},
-             {R"("size":1000)", R"("size":0)"},          {R"("size":1000)", R"("size":-1)"},
-             {R"("size":1000)", R"("size":4294967296)"}, {R"("size":)", R"("s":)"},
-             {R"("sha256":")", R"("sha256":"0)"},        {R"("sha256":)", R"("s":)"},
-             {R"("signature":")", R"("signature":"*)"},  {R"("signature":)", R"("s":)"},
+             {R"("schema":1)", R"("schema":"1")"},
+             {R"("schema":1)", R"("s":1)"},
+             {R"("product":")", R"("p":")"},
+             {R"("product":"sensor")", R"("product":"")"},
+             {R"("version":")", R"("v":")"},
+             {R"("version":"2.0.0")", R"("version":"2.0")"},
+             {R"("sequence":100)", R"("sequence":0)"},
+             {R"("sequence":100)", R"("sequence":1e2)"},
+             {R"("sequence":)", R"("s":)"},
+             {R"("expires":")", R"("e":")"},
+             {R"("expires":"2)", R"("expires":"x)"},
+             {R"("chip":)", R"("c":)"},
+             {R"("size":1000)", R"("size":0)"},
+             {R"("size":1000)", R"("size":-1)"},
+             {R"("size":1000)", R"("size":4294967296)"},
+             {R"("size":)", R"("s":)"},
+             {R"("sha256":")", R"("sha256":"0)"},
+             {R"("sha256":)", R"("s":)"},
+             {R"("signature":")", R"("signature":"*)"},
+             {R"("signature":)", R"("s":)"},
              {R"("targets":"all")", R"("targets":"everything")"},
              {R"("targets":"all")", R"("targets":["nonsense"])"},
              {R"("targets":"all")", R"("targets":true)"},
@@ -217,7 +230,8 @@ TEST_F(Verification, NotificationIsReadWhole) {
 }
 
 TEST_F(Verification, ShrunkNotificationSaysTheSame) {
-    release.more_notification = R"(,"padding":")" + std::string(5000, 'x') + R"(","cohort":{"percent":5,"salt":"pepper"})";
+    release.more_notification =
+        R"(,"padding":")" + std::string(5000, 'x') + R"(","cohort":{"percent":5,"salt":"pepper"})";
     const std::string whole = release.notification();
     HeapText heap;
     ASSERT_TRUE(heap.allocate(whole.size()));

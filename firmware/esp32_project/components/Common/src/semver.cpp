@@ -119,7 +119,8 @@ int compare_semver(std::string_view a, std::string_view b) {
         return static_cast<int>(pa.pre_release.empty()) - static_cast<int>(pb.pre_release.empty());
     }
     while (!pa.pre_release.empty() && !pb.pre_release.empty()) {
-        const int order = compare_identifiers(take_until(pa.pre_release, '.'), take_until(pb.pre_release, '.'));
+        const int order =
+            compare_identifiers(take_until(pa.pre_release, '.'), take_until(pb.pre_release, '.'));
         if (order != 0) {
             return order;
         }

@@ -44,8 +44,8 @@ bool in_cohort(const Cohort& cohort, const MacAddress& mac) {
 }
 
 Reason compare_with_manifest(Notification& notification, const Manifest& manifest) {
-    const bool version_matches =
-        manifest.version_is_auto() ? is_semver(notification.version) : notification.version == manifest.version;
+    const bool version_matches = manifest.version_is_auto() ? is_semver(notification.version)
+                                                            : notification.version == manifest.version;
     Sha256Digest sha256{};
     const bool same = notification.product == manifest.product && version_matches &&
                       notification.size == std::int64_t{manifest.image_size} &&

@@ -60,8 +60,9 @@ bool parse_envelope(JsonReader& json, Envelope& envelope) {
             }
             continue;
         }
-        TextSpan* const field =
-            name == "payload" ? &envelope.payload : name == "payloadType" ? &envelope.payload_type : nullptr;
+        TextSpan* const field = name == "payload"       ? &envelope.payload
+                                : name == "payloadType" ? &envelope.payload_type
+                                                        : nullptr;
         if (field == nullptr) {
             json.skip();
         } else if (field->data != nullptr) {

@@ -59,7 +59,8 @@ Reason reason_of_status(int status) {
         case 429:
             return Reason::http_too_many_requests;
         default:
-            return status >= 500 && status <= 599 ? Reason::http_server_error : Reason::http_unexpected_status;
+            return status >= 500 && status <= 599 ? Reason::http_server_error
+                                                  : Reason::http_unexpected_status;
     }
 }
 
@@ -115,8 +116,8 @@ Reason check_range_response(const HttpResponseHead& head, const ByteRange& range
         body_size = range.image_size;
     } else {
         ByteRange sent;
-        if (!parse_content_range(head.content_range, sent) || sent.begin != range.begin || sent.end > range.end ||
-            sent.image_size != range.image_size) {
+        if (!parse_content_range(head.content_range, sent) || sent.begin != range.begin ||
+            sent.end > range.end || sent.image_size != range.image_size) {
             return Reason::content_range_mismatch;
         }
         body_size = sent.end - sent.begin;

@@ -21,8 +21,8 @@ bool read_cohort(JsonReader& json, Cohort& cohort) {
     std::string_view name;
     for (json.begin_object(); json.next_member(name);) {
         if (name == "percent") {
-            has_percent =
-                json.number(cohort.percent) && ((cohort.percent >= 0 && cohort.percent <= 100) || json.fail());
+            has_percent = json.number(cohort.percent) &&
+                          ((cohort.percent >= 0 && cohort.percent <= 100) || json.fail());
         } else if (name == "salt") {
             TextSpan text;
             has_salt = json.string(text);

@@ -54,7 +54,8 @@ UpdateTopics::UpdateTopics(std::string_view prefix, std::string_view product_nam
     status = device + "/status";
 }
 
-OTAUpdateManager::OTAUpdateManager(const UpdateConfig& config, const UpdatePorts& ports, UpdateObserver& observer)
+OTAUpdateManager::OTAUpdateManager(const UpdateConfig& config, const UpdatePorts& ports,
+                                   UpdateObserver& observer)
     : config_(config),
       ports_(ports),
       observer_(observer),
@@ -80,9 +81,9 @@ void OTAUpdateManager::read_running_image() {
     std::array<std::uint8_t, kImageHeadSize> head{};
     Sha256Digest digest{};
     std::string app_version;
-    const bool readable = ports_.slots.read(ports_.slots.running_slot(), 0, head.data(), head.size()) ==
-                              PortResult::ok &&
-                          sha256(head.data(), head.size(), digest);
+    const bool readable =
+        ports_.slots.read(ports_.slots.running_slot(), 0, head.data(), head.size()) == PortResult::ok &&
+        sha256(head.data(), head.size(), digest);
     if (readable) {
         (void)check_image_head(head.data(), chip_id_of(config_.chip).value_or(kNoChip), app_version);
     }
@@ -137,9 +138,8 @@ void OTAUpdateManager::settle_pending_update() {
 /// Makes the release on its trial the installed one. Ends with the pending record, so that a power cut
 /// anywhere in between leads here again.
 void OTAUpdateManager::commit(const PendingUpdate& pending) {
-    const bool stored =
-        storage_.set(InstalledRelease{pending.sequence, pending.version, pending.version_is_authentic,
-                                      pending.image_head});
+    const bool stored = storage_.set(InstalledRelease{pending.sequence, pending.version,
+                                                      pending.version_is_authentic, pending.image_head});
     if (!stored) {
         // Without the sequence the way back to older releases would be open: try again at the next boot.
         event("storage_failed", Reason::storage_error);
@@ -152,8 +152,8 @@ void OTAUpdateManager::commit(const PendingUpdate& pending) {
     if (!storage_.clear_failure() || !storage_.clear_progress() || !storage_.clear_pending()) {
         event("storage_failed", Reason::storage_error);
     }
-    observer_.on_event({"committed", pending.release_id, pending.version, Reason::none, "sequence",
-                        pending.sequence});
+    observer_.on_event(
+        {"installed", pending.release_id, pending.version, Reason::none, "sequence", pending.sequence});
 }
 
 void OTAUpdateManager::record_failed_trial(const PendingUpdate& pending, UpdateStatus status) {
@@ -168,8 +168,8 @@ void OTAUpdateManager::record_failed_trial(const PendingUpdate& pending, UpdateS
     if (!stored || !storage_.clear_pending()) {
         event("storage_failed", Reason::storage_error);
     }
-    observer_.on_event({"trial_failed", pending.release_id, pending.version, Reason::none, "attempts",
-                        failure.attempts});
+    observer_.on_event(
+        {to_string(status), pending.release_id, pending.version, Reason::none, "attempts", failure.attempts});
 }
 
 void OTAUpdateManager::step_self_test(std::uint64_t now) {
@@ -316,7 +316,7 @@ void OTAUpdateManager::accept(const Notification& notification, const Manifest& 
     end_download();
     downloader_.reset();
     const auto* const signature = reinterpret_cast<const std::uint8_t*>(manifest.image_signature.data);
-    Release& release = release_.emplace();
+    AcceptedRelease& release = release_.emplace();
     release.id = notification.release_id;
     release.version = notification.version;
     release.version_is_authentic = !manifest.version_is_auto();
@@ -411,7 +411,7 @@ Reason OTAUpdateManager::begin_download() {
     if (unix_time && *unix_time >= release_->expires) {
         return Reason::release_expired;
     }
-    Download& download = download_.emplace();
+    DownloadState& download = download_.emplace();
     download.buffer.reset(new (std::nothrow) std::uint8_t[kBufferSize]);
     if (!download.buffer) {
         return Reason::out_of_memory;
@@ -425,14 +425,13 @@ Reason OTAUpdateManager::begin_download() {
         // What the slot holds of another image must be forgotten before it is overwritten.
         return Reason::storage_error;
     }
-    if (download.written < release_->size &&
-        ports_.slots.begin(download.written) != PortResult::ok) {
+    if (download.written < release_->size && ports_.slots.begin(download.written) != PortResult::ok) {
         return Reason::flash_error;
     }
     download.window_start_ms = ports_.clock.uptime_ms();
     event("download_started", "offset", download.written);
-    publish(UpdateStatus::downloading, static_cast<int>(std::uint64_t{download.written} * 100 / release_->size),
-            Reason::none);
+    publish(UpdateStatus::downloading,
+            static_cast<int>(std::uint64_t{download.written} * 100 / release_->size), Reason::none);
     download.reported_quarter = static_cast<int>(std::uint64_t{download.written} * 4 / release_->size);
     return Reason::none;
 }
@@ -441,7 +440,7 @@ Reason OTAUpdateManager::begin_download() {
 /// the hash again, so that what is signed at the end is what is in flash. What cannot be read, or does
 /// not look like the start of an image any more, is fetched again.
 Reason OTAUpdateManager::resume_from_flash() {
-    Download& download = *download_;
+    DownloadState& download = *download_;
     const auto progress = storage_.progress();
     if (!progress || progress->image_sha256 != release_->sha256 || progress->offset > release_->size ||
         (progress->offset % kFlashSectorSize != 0 && progress->offset != release_->size)) {
@@ -469,16 +468,15 @@ Reason OTAUpdateManager::request_next_piece() {
     const std::uint32_t begin = download_->received();
     // To the next multiple of the chunk, so that after a cut in the middle the pieces, and with them
     // the confirmed offsets, fall back into step.
-    const std::uint32_t end =
-        std::min(release_->size, (begin / config_.chunk_size + 1) * config_.chunk_size);
-    const Reason reason = downloader_.open(config_.product, release_->version, release_->sha256,
-                                           {begin, end, release_->size});
+    const std::uint32_t end = std::min(release_->size, (begin / config_.chunk_size + 1) * config_.chunk_size);
+    const Reason reason =
+        downloader_.open(config_.product, release_->version, release_->sha256, {begin, end, release_->size});
     download_->request_open = reason == Reason::none;
     return reason;
 }
 
 Reason OTAUpdateManager::read_piece(std::uint64_t now) {
-    Download& download = *download_;
+    DownloadState& download = *download_;
     if (!download.buffer) {
         download.buffer.reset(new (std::nothrow) std::uint8_t[kBufferSize]);
         if (!download.buffer) {
@@ -505,7 +503,7 @@ Reason OTAUpdateManager::read_piece(std::uint64_t now) {
 }
 
 Reason OTAUpdateManager::flush_buffer() {
-    Download& download = *download_;
+    DownloadState& download = *download_;
     if (download.written == 0) {
         const Reason reason = check_head(download.buffer.get(), download.buffered);
         if (reason != Reason::none) {
@@ -546,7 +544,7 @@ Reason OTAUpdateManager::check_head(const std::uint8_t* head, std::size_t size) 
 }
 
 Reason OTAUpdateManager::confirm_progress() {
-    Download& download = *download_;
+    DownloadState& download = *download_;
     const bool whole = download.written == release_->size;
     if (!whole && download.written - download.confirmed < config_.chunk_size) {
         return Reason::none;
@@ -561,7 +559,7 @@ Reason OTAUpdateManager::confirm_progress() {
 
 /// A server that drips bytes would otherwise keep the device in the download for ever.
 Reason OTAUpdateManager::watch_rate(std::uint64_t now) {
-    Download& download = *download_;
+    DownloadState& download = *download_;
     if (now - download.window_start_ms < kRateWindow_ms) {
         return Reason::none;
     }
@@ -758,7 +756,8 @@ bool OTAUpdateManager::publish(const StatusMessage& message) {
 /// A report that must arrive: kept in NVS until the broker has acknowledged it.
 void OTAUpdateManager::report_finally(std::string_view release_id, std::string_view version,
                                       UpdateStatus status, std::string_view reason) {
-    report_ = PendingReport{std::string(release_id), std::string(version), to_string(status), std::string(reason)};
+    report_ =
+        PendingReport{std::string(release_id), std::string(version), to_string(status), std::string(reason)};
     report_in_flight_ = false;
     if (!storage_.set(*report_)) {
         event("storage_failed", Reason::storage_error);
@@ -842,7 +841,8 @@ std::uint32_t OTAUpdateManager::step() {
         check_in(now);
         return until(now >= next_check_in_ms_ ? now + kSecond_ms : now);
     }
-    return until(state_ == UpdateState::waiting ? std::min(start_at_ms_, next_check_in_ms_) : next_check_in_ms_);
+    return until(state_ == UpdateState::waiting ? std::min(start_at_ms_, next_check_in_ms_)
+                                                : next_check_in_ms_);
 }
 
 }  // namespace ota

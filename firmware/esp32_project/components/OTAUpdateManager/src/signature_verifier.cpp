@@ -53,12 +53,13 @@ bool parse_key(const char* pem, mbedtls_pk_context& key) {
            mbedtls_pk_get_bitlen(&key) >= SignatureVerifier::kMinKeyBits;
 }
 
-bool verify_digest(const char* pem, const Sha256Digest& digest, const void* signature, std::size_t signature_size) {
+bool verify_digest(const char* pem, const Sha256Digest& digest, const void* signature,
+                   std::size_t signature_size) {
     mbedtls_pk_context key;
     mbedtls_pk_init(&key);
-    const bool good =
-        parse_key(pem, key) && mbedtls_pk_verify(&key, MBEDTLS_MD_SHA256, digest.data(), digest.size(),
-                                                 static_cast<const unsigned char*>(signature), signature_size) == 0;
+    const bool good = parse_key(pem, key) &&
+                      mbedtls_pk_verify(&key, MBEDTLS_MD_SHA256, digest.data(), digest.size(),
+                                        static_cast<const unsigned char*>(signature), signature_size) == 0;
     mbedtls_pk_free(&key);
     return good;
 }

@@ -148,7 +148,8 @@ private:
         if (done_ || body_waits()) {
             return true;
         }
-        const auto wait = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - SteadyClock::now());
+        const auto wait =
+            std::chrono::duration_cast<std::chrono::milliseconds>(deadline - SteadyClock::now());
         if (wait.count() <= 0) {
             return false;
         }

@@ -93,9 +93,8 @@ public:
         mosquitto_subscribe_callback_set(client_, &MosquittoClient::on_subscribe);
         mosquitto_publish_callback_set(client_, &MosquittoClient::on_publish);
         mosquitto_message_callback_set(client_, &MosquittoClient::on_message);
-        if (config_.ca_pem != nullptr &&
-            mosquitto_tls_set(client_, ca_.path(), nullptr, certificate_.path(), key_.path(), nullptr) !=
-                MOSQ_ERR_SUCCESS) {
+        if (config_.ca_pem != nullptr && mosquitto_tls_set(client_, ca_.path(), nullptr, certificate_.path(),
+                                                           key_.path(), nullptr) != MOSQ_ERR_SUCCESS) {
             return false;
         }
         thread_ = std::thread([this] { run(); });

@@ -35,6 +35,8 @@ public:
     /// Maps the file. Check is_open() before anything else.
     explicit FileFlash(const char* path);
     ~FileFlash() override;
+    FileFlash(const FileFlash&) = delete;
+    FileFlash& operator=(const FileFlash&) = delete;
 
     [[nodiscard]] bool is_open() const { return bytes_ != nullptr; }
 };

@@ -39,7 +39,7 @@ struct DownloadProgress {
 /// What went wrong with the release of this sequence so far.
 struct FailureRecord {
     std::int64_t sequence = 0;
-    std::uint16_t attempts = 0;   ///< Images that were bad, did not boot or failed their self-test.
+    std::uint16_t attempts = 0;       ///< Images that were bad, did not boot or failed their self-test.
     std::uint16_t link_failures = 0;  ///< Failed tries to fetch since the last chunk that arrived.
 };
 

@@ -91,11 +91,41 @@ struct UpdatePorts {
 };
 
 enum class UpdateState : std::uint8_t {
-    self_test,    ///< A new app on its trial.
-    idle,         ///< Nothing to do.
-    waiting,      ///< A release was accepted; its random delay or back-off runs.
+    self_test,  ///< A new app on its trial.
+    idle,       ///< Nothing to do.
+    waiting,    ///< A release was accepted; its random delay or back-off runs.
     downloading,
-    restarting,   ///< Until the last message is out.
+    restarting,  ///< Until the last message is out.
+};
+
+/// The release that was accepted: what the download needs of the manifest.
+struct AcceptedRelease {
+    std::string id;
+    std::string version;
+    bool version_is_authentic = true;
+    bool strict_app_version = false;
+    std::int64_t sequence = 0;
+    std::int64_t expires = 0;
+    std::uint32_t size = 0;
+    Sha256Digest sha256{};
+    std::vector<std::uint8_t> signature;
+};
+
+/// A download under way. It survives a dropped link as it is; a restart begins it anew from the
+/// progress in NVS.
+struct DownloadState {
+    std::unique_ptr<std::uint8_t[]> buffer;  ///< Given up while a message needs the heap.
+    std::size_t buffered = 0;
+    std::uint32_t written = 0;               ///< Bytes in flash.
+    std::uint32_t confirmed = 0;             ///< Bytes that NVS knows to be in flash.
+    std::uint32_t confirmed_before_try = 0;  ///< `confirmed` when the current try began.
+    Sha256Digest image_head{};
+    bool request_open = false;
+    std::uint64_t window_start_ms = 0;
+    std::uint32_t window_bytes = 0;
+    int reported_quarter = 0;
+
+    [[nodiscard]] std::uint32_t received() const { return written + static_cast<std::uint32_t>(buffered); }
 };
 
 /// The update of one device: hears of releases, decides, downloads, verifies, activates, restarts,
@@ -127,40 +157,10 @@ public:
 
     [[nodiscard]] UpdateState state() const { return state_; }
     [[nodiscard]] const std::string& running_version() const { return running_version_; }
+    /// A final report waits for the broker's acknowledgement.
+    [[nodiscard]] bool has_report() const { return report_.has_value(); }
 
 private:
-    /// The release that was accepted: what the download needs of the manifest.
-    struct Release {
-        std::string id;
-        std::string version;
-        bool version_is_authentic = true;
-        bool strict_app_version = false;
-        std::int64_t sequence = 0;
-        std::int64_t expires = 0;
-        std::uint32_t size = 0;
-        Sha256Digest sha256{};
-        std::vector<std::uint8_t> signature;
-    };
-
-    /// A download under way. It survives a dropped link as it is; a restart begins it anew from the
-    /// progress in NVS.
-    struct Download {
-        std::unique_ptr<std::uint8_t[]> buffer;  ///< Given up while a message needs the heap.
-        std::size_t buffered = 0;
-        std::uint32_t written = 0;    ///< Bytes in flash.
-        std::uint32_t confirmed = 0;  ///< Bytes that NVS knows to be in flash.
-        std::uint32_t confirmed_before_try = 0;  ///< `confirmed` when the current try began.
-        Sha256Digest image_head{};
-        bool request_open = false;
-        std::uint64_t window_start_ms = 0;
-        std::uint32_t window_bytes = 0;
-        int reported_quarter = 0;
-
-        [[nodiscard]] std::uint32_t received() const {
-            return written + static_cast<std::uint32_t>(buffered);
-        }
-    };
-
     // After a restart.
     void read_running_image();
     void settle_pending_update();
@@ -222,8 +222,8 @@ private:
     bool running_version_is_authentic_ = true;
     std::int64_t stored_sequence_ = 0;
 
-    std::optional<Release> release_;
-    std::optional<Download> download_;
+    std::optional<AcceptedRelease> release_;
+    std::optional<DownloadState> download_;
     std::uint64_t start_at_ms_ = 0;  ///< End of the delay or back-off.
 
     std::uint64_t self_test_deadline_ms_ = 0;

@@ -31,7 +31,7 @@ public:
     /// that decode_envelope() gave.
     /// @return none, envelope_untrusted_key (no signature names a trusted key) or
     ///         envelope_bad_signature.
-    Reason verify_envelope(const Envelope& envelope, const Sha256Digest& digest) const;
+    [[nodiscard]] Reason verify_envelope(const Envelope& envelope, const Sha256Digest& digest) const;
 
     /// Starts over with a new image.
     void begin_image();
@@ -42,7 +42,8 @@ public:
     /// Ends the image.
     /// @return none; image_sha256_mismatch; image_bad_signature when no trusted key made `signature`
     ///         over the image's bytes; out_of_memory when the hash could not be computed.
-    Reason finish_image(const Sha256Digest& expected, const std::uint8_t* signature, std::size_t signature_size);
+    Reason finish_image(const Sha256Digest& expected, const std::uint8_t* signature,
+                        std::size_t signature_size);
 
 private:
     TrustedKeys keys_;

@@ -10,11 +10,11 @@ namespace ota {
 enum class UpdateStatus : std::uint8_t {
     downloading,  ///< With a reason: interrupted, and to be gone on with.
     verifying,
-    rebooting,    ///< Before the restart, and, with the new running_version, on trial after it.
+    rebooting,  ///< Before the restart, and, with the new running_version, on trial after it.
     installed,
-    failed,       ///< The image was bad; tried again later, up to the limit of attempts.
+    failed,  ///< The image was bad; tried again later, up to the limit of attempts.
     rolled_back,
-    rejected,     ///< Refused before a byte was fetched, or given up for good.
+    rejected,  ///< Refused before a byte was fetched, or given up for good.
 };
 
 const char* to_string(UpdateStatus status);
@@ -24,7 +24,7 @@ struct StatusMessage {
     std::string_view release_id;
     std::string_view version;
     std::string_view state;
-    int progress = 0;  ///< Percent of the image that has arrived.
+    int progress = 0;         ///< Percent of the image that has arrived.
     std::string_view reason;  ///< Code of a Reason; empty becomes null.
     std::string_view running_version;
 };

@@ -31,7 +31,7 @@ struct HttpResponseHead {
     static constexpr std::size_t kMaxLocationLength = 2048;
 };
 
-enum class [[nodiscard]] HttpResult {
+enum class [[nodiscard]] HttpResult{
     ok,
     unreachable,  ///< No connection: name, route, refused.
     tls_failed,   ///< The server's certificate or the handshake was not accepted.

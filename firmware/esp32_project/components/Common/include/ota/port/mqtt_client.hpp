@@ -19,10 +19,10 @@ struct MqttMessage {
 struct MqttClientConfig {
     const char* host = nullptr;
     std::uint16_t port = 8883;
-    const char* client_id = nullptr;   ///< The thing's name: the MAC, `AA:BB:CC:DD:EE:FF`.
-    const char* ca_pem = nullptr;      ///< Root of the broker. nullptr: the certificate bundle (esp_idf);
-                                       ///< with client_certificate_pem nullptr too, plain TCP (posix,
-                                       ///< for tests).
+    const char* client_id = nullptr;  ///< The thing's name: the MAC, `AA:BB:CC:DD:EE:FF`.
+    const char* ca_pem = nullptr;     ///< Root of the broker. nullptr: the certificate bundle (esp_idf);
+                                      ///< with client_certificate_pem nullptr too, plain TCP (posix,
+                                      ///< for tests).
     const char* client_certificate_pem = nullptr;
     const char* client_key_pem = nullptr;
     const char* const* topics = nullptr;  ///< Subscribed with QoS 1 at every connect.

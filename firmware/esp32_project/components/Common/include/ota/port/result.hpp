@@ -3,7 +3,7 @@
 namespace ota {
 
 /// What a storage port answers. Nothing here throws: ESP-IDF builds without exceptions.
-enum class [[nodiscard]] PortResult {
+enum class [[nodiscard]] PortResult{
     ok,
     not_found,  ///< There is no such key.
     no_space,   ///< The store or the slot is full, or the caller's buffer is too small.
