@@ -3,6 +3,7 @@
 import importlib.util
 import itertools
 import json
+import shutil
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,13 +19,16 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session")
-def postgresql(tmp_path_factory):
+def postgresql():
     """How to reach the server."""
-    folder = tmp_path_factory.mktemp("postgresql")
+    # Not under pytest's folders, which are closed to the user that PostgreSQL runs as.
+    folder = PROJECT / ".local-integration"
+    folder.mkdir(exist_ok=True)
     server = start_postgresql(folder / "cluster", folder / "ca.pem", folder / "log", folder / "record")
     yield server
     stop_postgresql(ServerProcess.load(folder / "record"))
     remove_cluster(folder / "cluster")
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")

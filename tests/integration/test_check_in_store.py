@@ -127,7 +127,7 @@ def test_flood_of_made_up_devices_is_answered_and_not_recorded(
 
 @pytest.fixture(scope="module")
 def crowd(database):
-    """200,000 devices, and a product with 20,000 releases to 100 of them each and 2,000 to the fleet, a few live."""
+    """200,000 devices, 5,000 releases to 100 of them each, 500 to the fleet; a fifth are withdrawn."""
 
     def work(connection):
         connection.run(
@@ -143,7 +143,7 @@ def crowd(database):
             " SELECT 'c' || n, 'c' || n, 'crowded', '1.0.' || n, n, 'esp32', '', repeat('x', 2000), 'k', 'k', 'v', 1,"
             " 'ab', '', CASE WHEN n % 11 = 0 THEN NULL ELSE 100 END, false, '[]', 'e',"
             " CASE WHEN n % 5 = 0 THEN 'withdrawn' ELSE 'published' END, 100, now() + interval '1 day'"
-            " FROM generate_series(1, 22000) AS n"
+            " FROM generate_series(1, 5500) AS n"
         )
         connection.run(
             "INSERT INTO release_targets (release, mac) SELECT releases.id, CAST('0a:00:00' || regexp_replace("
