@@ -44,7 +44,7 @@ TELLING = (
     "batches",
     "messages",
     "grace_seconds",
-)  # of a stage's result
+)
 WAIT_SECONDS = 90.0
 CHUNK_BYTES = 64 * 1024
 FLEET_TOPICS = ["/firmware_update", "/firmware_update/product/mxdbg"]

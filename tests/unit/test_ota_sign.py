@@ -815,3 +815,20 @@ def test_no_command_waits_for_libraries_that_it_does_not_use():
     slow = ["boto3", "botocore", "securesystemslib"]
     code = f"import sys, ota_sign.cli; sys.exit(bool(set({slow}) & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_rollout_is_signed_as_it_was_planned(sign):
+    plan = {"waves": [{"percent": 5, "soak": "2h"}, {"percent": 100}], "abort": {"min_devices": 3}}
+    Path("rollout.json").write_text(json.dumps(plan))
+    rollout = sign("--rollout", "rollout.json").rollout
+    assert [wave["percent"] for wave in rollout["waves"]] == [5, 100]
+    assert rollout["waves"][0]["soak"] == "7200s"
+    assert rollout["abort"]["min_devices"] == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "code"), [("{", "rollout_not_json"), (json.dumps({"waves": [{"percent": 50}]}), "rollout_invalid")]
+)
+def test_rollout_that_makes_no_sense_is_not_signed(ota_sign, content, code):
+    Path("rollout.json").write_text(content)
+    assert refused(ota_sign("sign", "app.bin", "--key", "private.pem", "--rollout", "rollout.json"), code)

@@ -17,6 +17,7 @@ from ota_core.errors import OtaError
 from ota_core.esp_image import DEFAULT_SLOT_BYTES, check_fits_slot
 from ota_core.manifest import MAX_CHANGELOG_CHARS, MAX_SEQUENCE
 from ota_core.rfc3339 import format_time
+from ota_core.rollout import Rollout, parse_rollout
 from ota_core.targets import MAX_TARGETS_FILE_BYTES, AllDevices, Targets, check_targets_file_size
 
 from . import drop, files, signing_keys
@@ -25,6 +26,7 @@ from .errors import SigningError
 _PASSPHRASE_VARIABLE = "OTA_SIGNING_KEY_PASSPHRASE"  # noqa: S105 - the name of one
 _MAX_EXPIRY = timedelta(days=3650)
 _FILE = click.Path(path_type=Path)
+_MAX_ROLLOUT_BYTES = 64 * 1024
 
 
 class _Commands(click.Group):
@@ -148,7 +150,14 @@ def keygen(private_pem: Path, bits: str, public_file: Path | None, header: Path 
     type=_FILE,
     help='JSON list of MACs, or {"devices": [...]}.  [default: the whole fleet of the product]',
 )
+@click.option(
+    "--rollout",
+    "rollout_file",
+    type=_FILE,
+    help="JSON file with the waves of a staged rollout.  [default: all devices at once]",
+)
 @click.option("--product", help="Product line.  [default: the image's project name]")
+@click.option("--rollout", type=_FILE, help="JSON plan of a staged rollout.  [default: all devices at once]")
 @click.option(
     "--expires", type=_duration, metavar="TIME", default="30d", show_default=True, help="Valid for so long (m, h or d)."
 )
@@ -168,6 +177,7 @@ def sign(  # noqa: PLR0913, PLR0917 - one for each option
     version: str | None,
     changelog: str,
     target: Path | None,
+    rollout_file: Path | None,
     product: str | None,
     expires: timedelta,
     sequence: int | None,
@@ -198,6 +208,7 @@ def sign(  # noqa: PLR0913, PLR0917 - one for each option
             changelog=_read_changelog(changelog),
             allow_downgrade=allow_downgrade,
             strict_app_version=strict_app_version,
+            rollout=_read_rollout(rollout_file) if rollout_file else None,
         ),
     )
     folder = drop.inbox_folder(manifest.product, image.name)
@@ -298,6 +309,14 @@ def _read_target(target: Path | None, paths: drop.DropPaths) -> tuple[Targets, b
 def _read_target_file(path: Path) -> bytes:
     check_targets_file_size(files.size_of(path))
     return files.read(path, MAX_TARGETS_FILE_BYTES)
+
+
+def _read_rollout(path: Path) -> Rollout:
+    try:
+        document = strict_json.loads(files.read(path, _MAX_ROLLOUT_BYTES))
+    except ValueError as error:
+        raise SigningError("rollout_not_json", f"{path} is not JSON ({error}). docs/rollouts.md shows one.") from error
+    return parse_rollout(document)
 
 
 def _read_envelope(path: Path) -> bytes:

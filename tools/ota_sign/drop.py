@@ -25,10 +25,12 @@ from ota_core.esp_image import check_fits_slot, inspect
 from ota_core.inbox import INBOX, Member
 from ota_core.manifest import Manifest, is_product, parse_manifest, write_manifest
 from ota_core.notification import check_fits_device
+from ota_core.rollout import Rollout
 from ota_core.targets import (
     MAX_TARGETS_FILE_BYTES,
     AllDevices,
     ListedDevices,
+    TaggedDevices,
     Targets,
     TargetsFile,
     check_targets_file,
@@ -78,6 +80,7 @@ class ReleaseOptions:
     changelog: str
     allow_downgrade: bool
     strict_app_version: bool
+    rollout: Rollout | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,7 @@ def describe(image: bytes, targets: Targets, options: ReleaseOptions) -> Manifes
         targets=targets,
         allow_downgrade=options.allow_downgrade,
         strict_app_version=options.strict_app_version,
+        rollout=options.rollout,
     )
     try:
         payload = write_manifest(manifest)
@@ -245,4 +249,6 @@ def whom(targets: Targets) -> str:
             count = len(macs)
         case TargetsFile(_, count):
             pass
+        case TaggedDevices(tags):
+            return f"devices tagged {' or '.join(tags)}"
     return "1 device" if count == 1 else f"{count} devices"
