@@ -88,6 +88,11 @@ MUTATIONS = {
         RejectionCode.IMAGE_NOT_ESP,
         "a multiple of 4 bytes",
     ),
+    "segment that ends between words": (
+        with_hash(with_byte(IMAGE, FIRST_LENGTH, IMAGE[FIRST_LENGTH] | 2)),
+        RejectionCode.IMAGE_NOT_ESP,
+        "a multiple of 4 bytes",
+    ),
     "segment longer than the file": (
         with_hash(with_byte(IMAGE, FIRST_LENGTH + 3, 0xFF)),
         RejectionCode.IMAGE_TRUNCATED,

@@ -1,4 +1,5 @@
 import base64
+import bisect
 import json
 
 import pytest
@@ -80,6 +81,22 @@ def test_notification_that_passes_the_check_fits_the_device(changelog, targets, 
     except DropRejected:
         return
     written = write(drop, version="1" * 20 + ".0.0-" + "a" * 39, envelope=envelope, api_url="https://" + "a" * 200)
+    assert len(written) <= notification.MAX_NOTIFICATION_BYTES
+
+
+@pytest.mark.parametrize("char", ["x", "ä", "🚀", "\n", '"'])
+def test_largest_notification_that_passes_the_check_fits_the_device(char):
+    def fitting(length):
+        drop = make_drop(image=IMAGE, changelog=char * length, targets=target_list(230))
+        try:
+            notification.check_fits_device(opened(drop), drop.manifest)
+        except DropRejected:
+            return None
+        return drop
+
+    longest = bisect.bisect(range(4097), False, key=lambda length: fitting(length) is None) - 1
+    drop = fitting(longest)
+    written = write(drop, version="1" * 20 + ".0.0-" + "a" * 39, api_url="https://" + "a" * 300)
     assert len(written) <= notification.MAX_NOTIFICATION_BYTES
 
 

@@ -157,7 +157,6 @@ def keygen(private_pem: Path, bits: str, public_file: Path | None, header: Path 
     help="JSON file with the waves of a staged rollout.  [default: all devices at once]",
 )
 @click.option("--product", help="Product line.  [default: the image's project name]")
-@click.option("--rollout", type=_FILE, help="JSON plan of a staged rollout.  [default: all devices at once]")
 @click.option(
     "--expires", type=_duration, metavar="TIME", default="30d", show_default=True, help="Valid for so long (m, h or d)."
 )

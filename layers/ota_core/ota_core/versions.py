@@ -11,7 +11,7 @@ MAX_VERSION_CHARS = 64
 
 def is_version(text: str) -> bool:
     """Whether the text is a SemVer 2.0.0 version of a length that the project stores."""
-    return len(text) <= MAX_VERSION_CHARS and text.isascii() and Version.is_valid(text)
+    return len(text) <= MAX_VERSION_CHARS and Version.is_valid(text)
 
 
 def of_app(app_version: str) -> str | None:
