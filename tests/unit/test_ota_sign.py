@@ -666,6 +666,32 @@ def test_kms_key_that_is_not_there_is_refused_in_one_line(ota_sign, kms):
     assert "alias/nowhere cannot be used: An error occurred (NotFoundException)" in done.err
 
 
+def test_kms_that_refuses_to_sign_is_told_once(place):
+    # In a process of its own: here pytest listens to the log. A disabled key still shows its public half.
+    script = """
+import boto3, moto
+from ota_sign.cli import main
+with moto.mock_aws():
+    kms = boto3.client("kms")
+    key_id = kms.create_key(KeySpec="RSA_2048", KeyUsage="SIGN_VERIFY")["KeyMetadata"]["KeyId"]
+    def refuse(**_):
+        answer = {"Error": {"Code": "DisabledException", "Message": "is disabled"}}
+        raise kms.exceptions.DisabledException(answer, "Sign")
+    boto3.setup_default_session()
+    boto3.DEFAULT_SESSION.events.register("provide-client-params.kms.Sign", refuse)
+    main(["sign", "app.bin", "--key", f"awskms:{key_id}"])
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"AWS_DEFAULT_REGION": "eu-central-1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert refused(SimpleNamespace(status=ran.returncode, out=ran.stdout, err=ran.stderr), "kms_failed")
+    assert "DisabledException" in ran.stderr
+
+
 def test_kms_without_credentials_is_refused_with_what_it_needs(ota_sign, monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)

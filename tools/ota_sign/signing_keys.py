@@ -166,8 +166,8 @@ def _kms_errors(key_id: str) -> Iterator[None]:
         ) from error
     from securesystemslib.exceptions import Error  # noqa: PLC0415
 
-    # It logs what it raises, and the person would read it twice.
-    logging.getLogger("securesystemslib").addHandler(logging.NullHandler())
+    # It prints what it raises to standard error, and the person would read it twice.
+    logging.getLogger("securesystemslib").setLevel(logging.CRITICAL)
     try:
         yield
     except (BotoCoreError, ClientError, Error, ValueError) as error:
