@@ -2,9 +2,12 @@
 
 # ruff: noqa: ANN401 - what the emulator and asyncio take is passed on as it is
 
+import html
 import json
+import re
 from asyncio.base_events import BaseEventLoop
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 from ministack.app import main
@@ -16,6 +19,7 @@ _broker_subscribe = iot.broker_subscribe
 _create_server = BaseEventLoop.create_server
 _get_object = s3._get_object  # noqa: SLF001
 _import_rest_api = apigateway_v1._import_rest_api  # noqa: SLF001
+_list_object_versions = s3._list_object_versions  # noqa: SLF001
 _request_tag_context = iam_actions.request_tag_context
 _state_machine_definition = provisioners._sfn_definition  # noqa: SLF001
 
@@ -56,6 +60,20 @@ def _get_object_with_range(bucket: str, key: str, headers: Any, query: Any = Non
     return 206, kept | length, body[first : last + 1]
 
 
+def _list_object_versions_encoded(bucket: str, query: Any) -> Any:
+    """Honour EncodingType=url, without which XML could not list a key that has a control character."""
+    status, headers, body = _list_object_versions(bucket, query)
+    if status != 200 or s3._qp(query, "encoding-type", "") != "url":  # noqa: SLF001
+        return status, headers, body
+
+    def encode(element: re.Match[str]) -> str:
+        return f"<{element[1]}>{quote(html.unescape(element[2]))}</{element[1]}>"
+
+    encoded = re.sub(r"<(Key|Prefix|Delimiter|KeyMarker|NextKeyMarker)>([^<]*)</\1>", encode, body.decode())
+    end = "</ListVersionsResult>"
+    return status, headers, encoded.replace(end, f"<EncodingType>url</EncodingType>{end}").encode()
+
+
 async def _subscribe_without_replay(*arguments: Any, **options: Any) -> Any:
     """Replay retained messages to a SUBSCRIBE only, not when a session is resumed (MQTT 3.1.1 section 3.3.1.3).
 
@@ -77,6 +95,7 @@ def _request_context_with_event_source(service: str, action: str, body: bytes, p
 BaseEventLoop.create_server = _create_server_on_loopback  # type: ignore[assignment, method-assign]
 iot.broker_subscribe = _subscribe_without_replay
 s3._get_object = _get_object_with_range  # noqa: SLF001
+s3._list_object_versions = _list_object_versions_encoded  # noqa: SLF001
 apigateway_v1._import_rest_api = _import_rest_api_with_gateway_responses  # noqa: SLF001
 iam_actions.request_tag_context = _request_context_with_event_source
 provisioners._sfn_definition = _state_machine_definition_as_json  # noqa: SLF001
