@@ -105,31 +105,6 @@ private:
     KeyValueStore& store_;
 };
 
-class LeanServer final : public HttpClient {
-public:
-    explicit LeanServer(HttpClient& server) : server_(server) {}
-    HttpResult get(const HttpRequest& request, HttpResponseHead& head) override {
-        std::optional<HttpResponseHead> answered;
-        HttpResult result = HttpResult::ok;
-        {
-            const NotCounted pause;
-            result = server_.get(request, answered.emplace());
-        }
-        head = *answered;  // Counted: what the caller holds.
-        const NotCounted pause;
-        answered.reset();
-        return result;
-    }
-    HttpResult read(void* buffer, std::size_t size, std::size_t& received) override {
-        const NotCounted pause;
-        return server_.read(buffer, size, received);
-    }
-    void close() override { server_.close(); }
-
-private:
-    HttpClient& server_;
-};
-
 class LeanMqtt final : public MqttClient {
 public:
     explicit LeanMqtt(FakeMqtt& mqtt) : mqtt_(mqtt) {}
@@ -150,7 +125,10 @@ public:
     }
     void wait(std::uint32_t timeout_ms) override {
         mqtt_.wait(timeout_ms);
-        // As in a port, a message takes its place at any time, and not when the manager looks.
+        arrive();
+    }
+    /// As in a port, a message takes its place at any time, and not when the manager looks.
+    void arrive() {
         if (!place_ && !claimed_ && !mqtt_.inbox.empty()) {
             place_.emplace().topic = mqtt_.inbox.front().first;
             const std::string& payload = mqtt_.inbox.front().second;
@@ -165,6 +143,33 @@ private:
     FakeMqtt& mqtt_;
     std::optional<MqttMessage> place_;
     bool claimed_ = false;
+};
+
+class LeanServer final : public HttpClient {
+public:
+    LeanServer(HttpClient& server, LeanMqtt& mqtt) : server_(server), mqtt_(mqtt) {}
+    HttpResult get(const HttpRequest& request, HttpResponseHead& head) override {
+        std::optional<HttpResponseHead> answered;
+        HttpResult result = HttpResult::ok;
+        {
+            const NotCounted pause;
+            result = server_.get(request, answered.emplace());
+        }
+        head = *answered;  // Counted: what the caller holds.
+        const NotCounted pause;
+        answered.reset();
+        return result;
+    }
+    HttpResult read(void* buffer, std::size_t size, std::size_t& received) override {
+        mqtt_.arrive();
+        const NotCounted pause;
+        return server_.read(buffer, size, received);
+    }
+    void close() override { server_.close(); }
+
+private:
+    HttpClient& server_;
+    LeanMqtt& mqtt_;
 };
 
 class Quiet final : public UpdateObserver {
@@ -232,8 +237,8 @@ TEST(Heap, StaysBelowTheLimitDuringAWholeUpdate) {
     world.server.check_in_body = during_download[1];
 
     LeanStore store(*world.store);
-    LeanServer server(world.server);
     LeanMqtt mqtt(world.mqtt);
+    LeanServer server(world.server, mqtt);
     Quiet observer;
     world.manager.reset();
     g_counting = true;
@@ -260,6 +265,10 @@ TEST(Heap, StaysBelowTheLimitDuringAWholeUpdate) {
         const NotCounted pause;
         world.notify(message);
     };
+    while (world.clock.now_ms < 5000 + 10000 && !observer.saw("checked_in")) {
+        mqtt.wait(manager->step());
+        deliver(during_download[0]);  // So that one arrives while the check-in is under way.
+    }
     run_until("checked_in");
     const std::int64_t checking_in = peak_since();
     deliver(notification);

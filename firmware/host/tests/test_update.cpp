@@ -368,6 +368,19 @@ TEST_F(Update, AppThatCrashesBeforeItsVerdictIsUndoneByTheBootloader) {
     ASSERT_TRUE(world.run_to_report("rolled_back:boot_failed"));
 }
 
+TEST_F(Update, TrialThatOtadataHasForgottenStillCounts) {
+    world.notify(release.notification());
+    ASSERT_TRUE(world.run([] { return false; }));
+    ASSERT_TRUE(world.boot());
+    ASSERT_EQ(world.manager->state(), UpdateState::self_test);
+    // The power fails while the bootloader rewrites the entry to undo it: erased, and not yet written.
+    ASSERT_TRUE(world.flash->erase_sector(posix::kOtaDataOffset + kFlashSectorSize));
+    ASSERT_TRUE(world.boot());
+    EXPECT_EQ(world.running_version(), "1.0.0");
+    ASSERT_TRUE(world.run_to_report("rolled_back:boot_failed"));
+    EXPECT_EQ(NVSStorageHandler(*world.store).failure()->attempts, 1);
+}
+
 TEST_F(Update, AppThatFailsStaysWhenThereIsNoOther) {
     world.recorder.passes = false;
     world.notify(release.notification());
@@ -465,6 +478,23 @@ TEST_F(Update, ProgressOfAnotherImageIsNotGoneOnWith) {
     world.notify(next.notification());
     ASSERT_TRUE(world.run_to_report("installed"));
     EXPECT_EQ(world.server.image_bytes_sent, next.image.size());
+}
+
+TEST_F(Update, SlotThatAnotherImageHasOverwrittenIsNotGoneOnWith) {
+    world.notify(release.notification());
+    ASSERT_TRUE(world.run([&] { return world.server.image_bytes_sent > 50000; }));
+    ASSERT_TRUE(world.boot());
+    Release next = World::release("2.1.0");
+    next.sequence = 101;
+    world.serve(next);
+    world.notify(next.notification());
+    world.server.image_bytes_sent = 0;
+    ASSERT_TRUE(world.run([&] { return world.server.image_bytes_sent > 5000; }));  // Not a chunk yet.
+    ASSERT_TRUE(world.boot());
+    world.notify(release.notification());
+    ASSERT_TRUE(world.run_to_report("installed"));
+    EXPECT_FALSE(world.recorder.saw(Reason::image_sha256_mismatch));
+    EXPECT_EQ(world.running_version(), "2.0.0");
 }
 
 TEST_F(Update, DamageToTheSlotDuringPowerLossIsFound) {
