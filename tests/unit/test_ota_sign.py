@@ -40,6 +40,8 @@ def place(tmp_path, monkeypatch):
     """An empty folder to work in, with a key pair and an image."""
     for name in ("OTA_SIGNING_KEY", "OTA_SIGNING_KEY_PASSPHRASE"):
         monkeypatch.delenv(name, raising=False)
+    # boto3 keeps the credentials that an earlier test had.
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
     monkeypatch.chdir(tmp_path)
     Path("private.pem").write_text(KEY.private_pem)
     Path("public.pem").write_text(KEY.public_pem)
@@ -608,7 +610,7 @@ def test_written_files_obey_the_umask(sign):
 
 
 @pytest.fixture
-def kms(monkeypatch):
+def kms(place, monkeypatch):
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.delenv("AWS_PROFILE", raising=False)
@@ -621,7 +623,6 @@ def kms(monkeypatch):
     with mock_aws():
         boto3.setup_default_session()
         yield boto3.client("kms")
-    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
 
 
 def make_kms_key(kms, spec="RSA_3072", usage="SIGN_VERIFY"):
