@@ -2,8 +2,11 @@
 
 import socket
 
+import boto3
 import pytest
 from hypothesis import settings
+from moto import mock_aws
+from ota_core.firmware_store import FirmwareStore
 
 # How long an example takes depends on what else the machine does.
 settings.register_profile("unit", deadline=None)
@@ -21,3 +24,27 @@ def no_sockets(monkeypatch):
 
     for method in ("bind", "connect", "connect_ex", "sendto"):
         monkeypatch.setattr(socket.socket, method, refuse)
+
+
+@pytest.fixture
+def aws(monkeypatch):
+    """AWS in this process's memory."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with mock_aws():
+        yield
+
+
+@pytest.fixture
+def s3(aws):
+    """A client, and a versioned bucket named `bucket`."""
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="bucket")
+    client.put_bucket_versioning(Bucket="bucket", VersioningConfiguration={"Status": "Enabled"})
+    return client
+
+
+@pytest.fixture
+def store(s3):
+    return FirmwareStore(s3, "bucket")
