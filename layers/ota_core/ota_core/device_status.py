@@ -40,6 +40,8 @@ class DeviceState(StrEnum):
 
 # The device ended without running the release.
 FAILING = frozenset({DeviceState.FAILED, DeviceState.REJECTED, DeviceState.ROLLED_BACK})
+# Why a device rejects a release that it has no need of: it runs this version, or a newer one. That is no failure.
+NOT_NEEDED = frozenset({"version_not_newer", "sequence_not_newer"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ class RejectionCode(StrEnum):
     VERSION_CONFLICT = "version_conflict"
     VERSION_DOWNGRADE = "version_downgrade"
     TARGET_MAC_INVALID = "target_mac_invalid"
+    TARGET_TAG_INVALID = "target_tag_invalid"
     TARGETS_EMPTY = "targets_empty"
     TARGETS_MALFORMED = "targets_malformed"
     TARGETS_TOO_MANY = "targets_too_many"

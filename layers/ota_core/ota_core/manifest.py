@@ -14,7 +14,16 @@ from .errors import DropRejected, RejectionCode
 from .esp_image import CHIP_IDS
 from .rfc3339 import format_time, parse_time
 from .rollout import Rollout, parse_rollout, write_rollout
-from .targets import MAX_TARGETS, AllDevices, ListedDevices, Targets, TargetsFile, parse_mac_list
+from .targets import (
+    MAX_TARGETS,
+    AllDevices,
+    ListedDevices,
+    TaggedDevices,
+    Targets,
+    TargetsFile,
+    parse_mac_list,
+    parse_target_tags,
+)
 from .versions import AUTO, MAX_VERSION_CHARS, is_version
 
 SCHEMA = 1
@@ -125,6 +134,8 @@ def write_manifest(manifest: Manifest) -> bytes:
             targets = list(macs)
         case TargetsFile(sha256, count):
             targets = {"file_sha256": sha256, "count": count}
+        case TaggedDevices(tags):
+            targets = {"tags": list(tags)}
     document: dict[str, object] = {
         "schema": SCHEMA,
         "product": manifest.product,
@@ -239,13 +250,18 @@ def _targets(value: object) -> Targets:
         return ListedDevices(tuple(parse_mac_list(value)))
     if isinstance(value, dict):
         fields = _Fields(value, "'targets'")
+        if "tags" in value:
+            fields.allow_only(("tags",), ())
+            return parse_target_tags(value["tags"])
         fields.allow_only(("file_sha256", "count"), ())
         return TargetsFile(
             fields.matching("file_sha256", _SHA256, "64 lower-case hex digits"),
             fields.between("count", 1, MAX_TARGETS),
         )
     seen = repr(value[:40]) if isinstance(value, str) else strict_json.kind_of(value)
-    raise _malformed(f"'targets' is {seen}", '"all", a list of MACs, or {"file_sha256": ..., "count": ...}')
+    raise _malformed(
+        f"'targets' is {seen}", '"all", a list of MACs, {"tags": [...]}, or {"file_sha256": ..., "count": ...}'
+    )
 
 
 def _malformed(seen: str, expected: str) -> DropRejected:

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .device_status import FAILING, DeviceState
+from .device_status import FAILING, NOT_NEEDED, DeviceState
 from .release_store import ReleaseSuperseded
 from .rollout import (
     Abort,
@@ -163,17 +163,22 @@ def _counts(
         percent=percent,
         ended=_ENDED,
     )
-    by_state = dict(
-        connection.run(
-            "SELECT state, count(*) FROM device_states WHERE release = :release GROUP BY state", release=release
-        )
+    [(installed, failed)] = connection.run(
+        "SELECT count(*) FILTER (WHERE state = :installed), count(*) FILTER (WHERE state = ANY(:failing)"
+        " AND NOT (state = :rejected AND coalesce(reason, '') = ANY(:not_needed)))"
+        " FROM device_states WHERE release = :release",
+        installed=DeviceState.INSTALLED.value,
+        failing=[state.value for state in FAILING],
+        rejected=DeviceState.REJECTED.value,
+        not_needed=list(NOT_NEEDED),
+        release=release,
     )
     return {
         "expected": expected,
         "reported": reported,
         "ended": ended,
-        "installed": by_state.get(DeviceState.INSTALLED, 0),
-        "failed": sum(by_state.get(state, 0) for state in FAILING),
+        "installed": installed,
+        "failed": failed,
     }
 
 

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 MAX_TARGETS = 1_000_000
 # A MAC on a line of its own, with quotes, comma and indent, takes 24 bytes; twice that is no honest list.
 MAX_TARGETS_FILE_BYTES = 48 * MAX_TARGETS
+# A manifest with all of them is still one that a device can hold.
+MAX_TARGET_TAGS = 20
 
+_TAG = re.compile(r"[a-z0-9][a-z0-9_.=-]{0,62}")
 _MAC = re.compile(r"([0-9A-Fa-f]{2})([:-]?)(?:[0-9A-Fa-f]{2}\2){4}[0-9A-Fa-f]{2}")
 _JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 _MAX_REPORTED = 10
@@ -50,7 +53,7 @@ class TargetsFile:
 
 @dataclass(frozen=True, slots=True)
 class TaggedDevices:
-    """Devices that have any of these tags when the release is published."""
+    """Devices that have any of these tags when the release is published; sorted, without duplicates."""
 
     tags: tuple[str, ...]
 
@@ -64,6 +67,35 @@ def normalise_mac(text: str) -> str | None:
         return None
     digits = text.replace(":", "").replace("-", "").upper()
     return ":".join(digits[at : at + 2] for at in range(0, 12, 2))
+
+
+def is_tag(text: str) -> bool:
+    """Whether the text may be a device's tag, as `beta` or `site=berlin`."""
+    return _TAG.fullmatch(text) is not None
+
+
+def parse_target_tags(items: Any) -> TaggedDevices:  # noqa: ANN401 - whatever JSON holds
+    """Check a list of the tags that name a release's devices.
+
+    Raises:
+        DropRejected: TARGET_TAG_INVALID, or TARGETS_EMPTY for none.
+    """
+    if not isinstance(items, list):
+        raise _wrong_tag(f"'tags' is {strict_json.kind_of(items)}")
+    if not items:
+        raise DropRejected(
+            RejectionCode.TARGETS_EMPTY,
+            seen="the list of tags is empty",
+            expected="at least one tag",
+            next_step="Name tags with --target-tag, or leave it out to release to the whole fleet.",
+        )
+    wrong = next((item for item in items if not isinstance(item, str) or not is_tag(item)), None)
+    if wrong is not None:
+        raise _wrong_tag(f"a tag is {wrong!r:.80}")
+    tags = tuple(sorted(set(items)))
+    if len(tags) > MAX_TARGET_TAGS:
+        raise _wrong_tag(f"{len(tags)} tags are named")
+    return TaggedDevices(tags)
 
 
 def parse_targets_document(raw: bytes) -> list[str]:
@@ -197,6 +229,15 @@ def _lines_of_strings(raw: bytes, indexes: list[int], strings_before: int) -> li
     wanted = {index + strings_before for index in indexes}
     found = itertools.islice((start for at, start in enumerate(starts) if at in wanted), len(wanted))
     return [text.count("\n", 0, start) + 1 for start in found]
+
+
+def _wrong_tag(seen: str) -> DropRejected:
+    return DropRejected(
+        RejectionCode.TARGET_TAG_INVALID,
+        seen=seen,
+        expected=f"up to {MAX_TARGET_TAGS} tags such as beta or site=berlin (a-z, 0-9, _ . = -; at most 63 characters)",
+        next_step="Sign again with --target-tag.",
+    )
 
 
 def _malformed(seen: str, expected: str) -> DropRejected:

@@ -1,0 +1,159 @@
+"""How releases advance, on a real PostgreSQL: waves, counts, ownership, and the last word after a withdrawal."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from ota_core.release_store import ReleaseSuperseded
+from ota_core.rollout import Abort, Complete, Hold, PublishWave, WaitUntil, in_cohort
+from ota_core.rollout_store import RolloutStore
+
+NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
+PLAN = {
+    "waves": [{"percent": 50, "soak": "1h"}, {"percent": 100}],
+    "abort": {"min_devices": 4, "failed_percent": 25, "silent_percent": 50, "report_timeout": "30m"},
+}
+MACS = [f"02:00:00:00:10:{number:02X}" for number in range(40)]
+
+
+@pytest.fixture
+def rollouts(database):
+    return RolloutStore(database)
+
+
+@pytest.fixture
+def release(insert_release, database):
+    """A rollout to 40 listed devices, registered by execution `e`."""
+    inserted = insert_release(
+        product="rollout", state="registered", cohort_percent=0.0, target_count=40, rollout=json.dumps(PLAN)
+    )
+
+    def work(connection):
+        for mac in MACS:
+            connection.run(
+                "INSERT INTO release_targets (release, mac) VALUES (:release, CAST(:mac AS macaddr))",
+                release=inserted["id"],
+                mac=mac,
+            )
+
+    database.transaction(work)
+    return inserted
+
+
+def reached(release, percent):
+    return [mac for mac in MACS if in_cohort(release["release_id"], mac, percent)]
+
+
+def report(database, release, macs, state, reason=None):
+    def work(connection):
+        for mac in macs:
+            connection.run(
+                "INSERT INTO device_states (release, mac, state, reason) VALUES (:id, CAST(:mac AS macaddr), :state,"
+                " :reason)",
+                id=release["id"],
+                mac=mac,
+                state=state,
+                reason=reason,
+            )
+
+    database.transaction(work)
+
+
+def advance(rollouts, release, *, now=NOW, execution="e", wave=None, takes_over=False):
+    return rollouts.advance(release["release_id"], execution, now=now, published_wave=wave, takes_over=takes_over)
+
+
+def state_of(database, release):
+    sql = "SELECT state, waves_published, execution_arn FROM releases WHERE id = :id"
+    return database.transaction(lambda connection: connection.run(sql, id=release["id"])[0])
+
+
+def test_waves_follow_each_other_and_the_release_is_published(rollouts, release, database):
+    assert advance(rollouts, release).step == PublishWave(1, 50, 0)
+    assert isinstance(advance(rollouts, release, wave=1).step, WaitUntil)
+    first = reached(release, 50)
+    report(database, release, first, "installed")
+    later = advance(rollouts, release, now=NOW + timedelta(hours=1))
+    assert (later.numbers.expected, later.numbers.ended, later.numbers.installed) == (len(first),) * 3
+    assert later.step == PublishWave(2, 100, 50)
+    advance(rollouts, release, now=NOW + timedelta(hours=1), wave=2)
+    report(database, release, set(MACS) - set(first), "installed")
+    assert advance(rollouts, release, now=NOW + timedelta(hours=2)).step == Complete()
+    assert state_of(database, release) == ["published", 2, "e"]
+
+
+def test_repeated_record_of_a_wave_counts_once(rollouts, release, database):
+    advance(rollouts, release, wave=1)
+    advance(rollouts, release, wave=1)
+    assert state_of(database, release)[1] == 1
+
+
+def test_failing_devices_withdraw_the_release(rollouts, release, database):
+    advance(rollouts, release, wave=1)
+    first = reached(release, 50)
+    failing = len(first) // 3
+    report(database, release, first[:failing], "rolled_back", "self_test_failed")
+    report(database, release, first[failing:], "installed")
+    step = advance(rollouts, release, now=NOW + timedelta(minutes=5)).step
+    assert isinstance(step, Abort)
+    assert f"{failing} of {len(first)} devices failed" in step.why
+    assert state_of(database, release)[0] == "withdrawn"
+
+
+def test_devices_that_need_no_update_are_no_failures(rollouts, release, database):
+    advance(rollouts, release, wave=1)
+    report(database, release, reached(release, 50), "rejected", "version_not_newer")
+    later = advance(rollouts, release, now=NOW + timedelta(hours=1))
+    assert later.numbers.failed == 0
+    assert later.step == PublishWave(2, 100, 50)
+
+
+def test_silent_devices_withdraw_the_release(rollouts, release, database):
+    advance(rollouts, release, wave=1)
+    assert isinstance(advance(rollouts, release, now=NOW + timedelta(minutes=29)).step, WaitUntil)
+    step = advance(rollouts, release, now=NOW + timedelta(minutes=30)).step
+    assert isinstance(step, Abort)
+    assert "never reported" in step.why
+
+
+def test_operator_takes_over_and_the_old_execution_is_superseded(rollouts, release, database):
+    advance(rollouts, release, wave=1)
+    database.transaction(
+        lambda connection: connection.run("UPDATE releases SET is_paused = true WHERE id = :id", id=release["id"])
+    )
+    assert advance(rollouts, release, execution="operator", takes_over=True).step == Hold()
+    with pytest.raises(ReleaseSuperseded):
+        advance(rollouts, release)
+
+
+def test_release_that_is_unknown_is_superseded(rollouts):
+    with pytest.raises(ReleaseSuperseded):
+        rollouts.advance("nobody", "e", now=NOW, takes_over=True)
+
+
+def test_every_decision_is_recorded_with_its_numbers(rollouts, release, database):
+    advance(rollouts, release, wave=1)
+    rows = database.transaction(
+        lambda connection: connection.run(
+            "SELECT decision FROM rollout_decisions WHERE release = :id ORDER BY id", id=release["id"]
+        )
+    )
+    assert [row[0]["step"] for row in rows] == ["wait"]
+    assert rows[0][0]["numbers"]["expected"] == len(reached(release, 50))
+
+
+def test_sql_python_and_the_shared_vectors_agree_on_cohorts(database):
+    cases = json.loads((Path(__file__).parents[1] / "vectors" / "cohort.json").read_text())
+
+    def work(connection):
+        for case in cases:
+            [(found,)] = connection.run(
+                "SELECT in_cohort(:salt, CAST(:mac AS macaddr), CAST(:percent AS double precision))",
+                salt=case["salt"],
+                mac=case["mac"],
+                percent=case["percent"],
+            )
+            assert found == case["in"], case
+
+    database.transaction(work)
