@@ -201,6 +201,7 @@ CASES = {
     "mac invalid in file": Case(
         Code.TARGET_MAC_INVALID, "'0200' (line 3)", drop_of(**listing(b'[\n"02:00:00:00:00:01",\n"0200"\n]', 2))
     ),
+    "tag invalid": Case(Code.TARGET_TAG_INVALID, "'Beta'", drop_of(targets={"tags": ["Beta"]})),
     "targets empty": Case(Code.TARGETS_EMPTY, "empty", drop_of(targets=[])),
     "targets file empty": Case(Code.TARGETS_EMPTY, "empty", drop_of(**listing(b"[]", 1))),
     "targets file malformed": Case(Code.TARGETS_MALFORMED, "an object", drop_of(**listing(b"{}", 1))),

@@ -10,7 +10,7 @@ from ota_core.errors import DropRejected, RejectionCode
 from ota_core.esp_image import CHIP_IDS
 from ota_core.manifest import MAX_SEQUENCE, Manifest, is_product, parse_manifest, write_manifest
 from ota_core.rfc3339 import format_time
-from ota_core.targets import AllDevices, ListedDevices, TargetsFile
+from ota_core.targets import AllDevices, ListedDevices, TaggedDevices, TargetsFile
 from support.drops import key, manifest_fields
 from support.esp_images import app_image
 from support.rejections import rejected
@@ -34,7 +34,10 @@ manifests = st.builds(
     image_signature=st.binary(max_size=512),
     targets=st.just(AllDevices())
     | st.sets(macs, min_size=1, max_size=5).map(lambda found: ListedDevices(tuple(sorted(found))))
-    | st.builds(TargetsFile, sha256s, st.integers(1, 1_000_000)),
+    | st.builds(TargetsFile, sha256s, st.integers(1, 1_000_000))
+    | st.sets(st.from_regex(r"[a-z0-9][a-z0-9_.=-]{0,62}", fullmatch=True), min_size=1, max_size=20).map(
+        lambda found: TaggedDevices(tuple(sorted(found)))
+    ),
     allow_downgrade=st.booleans(),
     strict_app_version=st.booleans(),
 )
@@ -145,6 +148,7 @@ def test_required_field_of_firmware_may_not_be_missing(name):
         ({"targets": "everyone"}, "'targets' is 'everyone'"),
         ({"targets": None}, "'targets' is"),
         ({"targets": {}}, "'targets' lacks 'file_sha256', 'count'"),
+        ({"targets": {"tags": ["beta"], "count": 1}}, "'targets' has unknown fields 'count'"),
         ({"targets": {"file_sha256": "0" * 64, "count": 0}}, "'count' is 0"),
         ({"targets": {"file_sha256": "0" * 64, "count": 1_000_001}}, "'count' is 1000001"),
         ({"targets": {"file_sha256": "0" * 63, "count": 1}}, "'file_sha256' is"),

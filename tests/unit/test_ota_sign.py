@@ -387,6 +387,25 @@ def test_bad_target_list_is_refused(ota_sign, listed, code):
     assert contents() == before
 
 
+def test_tags_name_the_targets(ota_sign, sign):
+    signed = sign("--target-tag", "site=berlin", "--target-tag", "beta")
+    assert signed.targets == {"tags": ["beta", "site=berlin"]}
+    assert "to devices tagged beta or site=berlin" in signed.err
+    assert "targets.json" not in signed.out
+    assert ota_sign("verify", "app.bin", "--key", "public.pem").status == 0
+
+
+def test_bad_tag_is_refused(ota_sign):
+    done = ota_sign("sign", "app.bin", "--key", "private.pem", "--target-tag", "Beta")
+    assert refused(done, RejectionCode.TARGET_TAG_INVALID)
+
+
+def test_tags_and_a_list_exclude_each_other(ota_sign):
+    done = ota_sign("sign", "app.bin", "--key", "private.pem", "--target-tag", "beta", "--target", "devices.json")
+    assert done.status == 2
+    assert not Path("app.manifest.json").exists()
+
+
 # --- sign: refusals -------------------------------------------------------------------------------------------
 
 

@@ -110,6 +110,7 @@ CASES = {
     RejectionCode.VERSION_CONFLICT: check_conflict,
     RejectionCode.VERSION_DOWNGRADE: lambda: check_line(ProductLine("1.4.1", 0)),
     RejectionCode.TARGET_MAC_INVALID: lambda: check_with_manifest(targets=["02:00:00:00:00:0G"]),
+    RejectionCode.TARGET_TAG_INVALID: lambda: check_with_manifest(targets={"tags": ["Beta"]}),
     RejectionCode.TARGETS_EMPTY: lambda: check_with_manifest(targets=[]),
     RejectionCode.TARGETS_MALFORMED: lambda: targets.parse_targets_document(b"{}"),
     RejectionCode.TARGETS_TOO_MANY: lambda: targets.parse_mac_list(["x"] * 1_000_001),

@@ -159,3 +159,38 @@ def test_batches_are_full_but_for_the_last_and_hold_every_item_in_order(items, s
     assert [item for batch in cut for item in batch] == items
     assert all(len(batch) == size for batch in cut[:-1])
     assert all(0 < len(batch) <= size for batch in cut)
+
+
+def test_tags_are_sorted_and_folded():
+    assert targets.parse_target_tags(["site=berlin", "beta", "beta"]).tags == ("beta", "site=berlin")
+
+
+@pytest.mark.parametrize("tag", ["b", "beta", "site=berlin", "0", "a.b_c-d", "a" * 63])
+def test_tag_is_accepted(tag):
+    assert targets.is_tag(tag)
+
+
+@pytest.mark.parametrize("tag", ["", "Beta", "=x", "-x", "a b", "a/b", "ä", "a\n", "a" * 64])
+def test_text_is_no_tag(tag):
+    assert not targets.is_tag(tag)
+    with rejected(RejectionCode.TARGET_TAG_INVALID, "a tag is"):
+        targets.parse_target_tags(["beta", tag])
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ("beta", "'tags' is a string"),
+        ([1], "a tag is 1"),
+        ([["a"]], "a tag is"),
+        ([f"t{n}" for n in range(21)], "21 tags"),
+    ],
+)
+def test_list_of_tags_is_refused(items, message):
+    with rejected(RejectionCode.TARGET_TAG_INVALID, message):
+        targets.parse_target_tags(items)
+
+
+def test_empty_list_of_tags_is_refused():
+    with rejected(RejectionCode.TARGETS_EMPTY):
+        targets.parse_target_tags([])

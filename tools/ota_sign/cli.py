@@ -18,7 +18,13 @@ from ota_core.esp_image import DEFAULT_SLOT_BYTES, check_fits_slot
 from ota_core.manifest import MAX_CHANGELOG_CHARS, MAX_SEQUENCE
 from ota_core.rfc3339 import format_time
 from ota_core.rollout import Rollout, parse_rollout
-from ota_core.targets import MAX_TARGETS_FILE_BYTES, AllDevices, Targets, check_targets_file_size
+from ota_core.targets import (
+    MAX_TARGETS_FILE_BYTES,
+    AllDevices,
+    Targets,
+    check_targets_file_size,
+    parse_target_tags,
+)
 
 from . import drop, files, signing_keys
 from .errors import SigningError
@@ -151,6 +157,13 @@ def keygen(private_pem: Path, bits: str, public_file: Path | None, header: Path 
     help='JSON list of MACs, or {"devices": [...]}.  [default: the whole fleet of the product]',
 )
 @click.option(
+    "--target-tag",
+    "target_tags",
+    multiple=True,
+    metavar="TAG",
+    help="Devices that have this tag (beta, site=berlin) when the release is published; may be given several times.",
+)
+@click.option(
     "--rollout",
     "rollout_file",
     type=_FILE,
@@ -176,6 +189,7 @@ def sign(  # noqa: PLR0913, PLR0917 - one for each option
     version: str | None,
     changelog: str,
     target: Path | None,
+    target_tags: tuple[str, ...],
     rollout_file: Path | None,
     product: str | None,
     expires: timedelta,
@@ -191,11 +205,13 @@ def sign(  # noqa: PLR0913, PLR0917 - one for each option
     the very rules of the pipeline, and what the pipeline would refuse is not signed. The pipeline alone knows what
     was released before, so it alone checks sequence and version against that.
     """
+    if target is not None and target_tags:
+        raise click.UsageError("--target and --target-tag exclude each other.")
     now = datetime.now(UTC)
     paths = drop.DropPaths.of(image)
     check_fits_slot(files.size_of(image), slot_size)
     content = files.read(image, slot_size)
-    targets, targets_file, is_new = _read_target(target, paths)
+    targets, targets_file, is_new = _read_target(target, target_tags, paths)
     manifest = drop.describe(
         content,
         targets,
@@ -292,7 +308,9 @@ def _summary(checked: drop.CheckedDrop) -> str:
     )
 
 
-def _read_target(target: Path | None, paths: drop.DropPaths) -> tuple[Targets, bytes | None, bool]:
+def _read_target(
+    target: Path | None, target_tags: tuple[str, ...], paths: drop.DropPaths
+) -> tuple[Targets, bytes | None, bool]:
     """The targets, the content of the targets file if there is to be one, and whether that is yet to be written."""
     if target is not None and target.absolute() == paths.targets.absolute():
         # The signer's own file already has the place and stays as it is.
@@ -300,7 +318,7 @@ def _read_target(target: Path | None, paths: drop.DropPaths) -> tuple[Targets, b
         return drop.name_targets_file(raw), raw, False
     drop.check_targets_path(paths)
     if target is None:
-        return AllDevices(), None, False
+        return parse_target_tags(list(target_tags)) if target_tags else AllDevices(), None, False
     targets, written = drop.list_targets(_read_target_file(target))
     return targets, written, True
 

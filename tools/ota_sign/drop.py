@@ -245,6 +245,8 @@ def whom(targets: Targets) -> str:
     match targets:
         case AllDevices():
             return "the whole fleet"
+        case TaggedDevices(tags):
+            return f"devices tagged {' or '.join(tags)}"
         case ListedDevices(macs):
             count = len(macs)
         case TargetsFile(_, count):
