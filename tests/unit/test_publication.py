@@ -1,0 +1,58 @@
+import json
+
+import pytest
+from ota_core.publication import publish_batch
+
+BATCH = "work/r/wave-01/00000.json"
+
+
+class FakeNotifier:
+    """Remembers what it published; breaks at a topic when told so."""
+
+    def __init__(self):
+        self.published = []
+        self.breaks_at = None
+
+    def publish(self, topics, payload, *, retain):
+        for topic in topics:
+            if topic == self.breaks_at:
+                raise ConnectionError(topic)
+            self.published.append((topic, payload, retain))
+
+
+@pytest.fixture
+def notifier():
+    return FakeNotifier()
+
+
+@pytest.fixture(autouse=True)
+def batch(store):
+    document = {"topics": ["/u/1", "/u/2"], "retain": False, "payload": '{"changelog":"größer"}'}
+    store.write(BATCH, json.dumps(document, ensure_ascii=False).encode())
+
+
+def test_every_message_of_a_batch_is_published(store, notifier):
+    assert publish_batch(store, notifier, BATCH) == 2
+    payload = '{"changelog":"größer"}'.encode()
+    assert notifier.published == [("/u/1", payload, False), ("/u/2", payload, False)]
+
+
+def test_batch_that_is_done_is_not_published_again(store, notifier):
+    publish_batch(store, notifier, BATCH)
+    assert publish_batch(store, notifier, BATCH) == 0
+    assert len(notifier.published) == 2
+
+
+def test_batch_that_broke_half_way_is_repeated_whole(store, notifier):
+    notifier.breaks_at = "/u/2"
+    with pytest.raises(ConnectionError):
+        publish_batch(store, notifier, BATCH)
+    notifier.breaks_at = None
+    assert publish_batch(store, notifier, BATCH) == 2
+    assert [topic for topic, _, _ in notifier.published] == ["/u/1", "/u/1", "/u/2"]
+
+
+def test_retained_message_stays_retained(store, notifier):
+    store.write("work/r/fleet.json", json.dumps({"topics": ["/u"], "retain": True, "payload": ""}).encode())
+    publish_batch(store, notifier, "work/r/fleet.json")
+    assert notifier.published == [("/u", b"", True)]
