@@ -8,7 +8,6 @@ from botocore.exceptions import ClientError
 from ota_core import device_notifier
 from ota_core.device_notifier import DeviceNotifier
 
-
 # As the API reference of Publish has them.
 ERRORS = {403: "ForbiddenException", 429: "ThrottlingException", 500: "InternalFailureException"}
 
