@@ -28,7 +28,8 @@ WITHOUT_RESOURCES = {
     "ec2:UnassignPrivateIpAddresses",
 }
 # What a function without internet cannot reach.
-BEYOND_THE_VPC = ("iot", "ssm", "sns", "states", "sqs", "events")
+BEYOND_THE_VPC = ("iot", "ssm", "sns", "states", "sqs", "events", "lambda")
+BY_LAMBDAS_SERVICE = {"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}
 
 
 def listed(value):
@@ -89,6 +90,10 @@ def test_no_function_uses_both_postgresql_and_what_lies_beyond_the_vpc(resources
         with_database.add(name)
         assert "VpcConfig" in function["Properties"], name
         for statement in statements:
+            if name == "RecordStatusFunction" and statement["Resource"] == {"Fn::GetAtt": ["StatusQueue", "Arn"]}:
+                # Not the function, but Lambda's service takes messages from the queue, from outside the VPC.
+                assert set(listed(statement["Action"])) == BY_LAMBDAS_SERVICE
+                continue
             for action in listed(statement["Action"]):
                 assert not action.startswith(BEYOND_THE_VPC), f"{name}: {action}"
     assert {"RegisterMetadataFunction", "MigrateDatabaseFunction"} <= with_database
@@ -170,7 +175,16 @@ def test_every_function_logs_where_errors_are_counted(template, resources):
         assert "LoggingConfig" not in function["Properties"], name
 
 
-@pytest.mark.parametrize("name", ["PipelineFailedAlarm", "DeadLettersAlarm", "FunctionErrorsAlarm"])
+ALARMS = [
+    "PipelineFailedAlarm",
+    "DeadLettersAlarm",
+    "FunctionErrorsAlarm",
+    "StatusDeadLettersAlarm",
+    "StatusDelayAlarm",
+]
+
+
+@pytest.mark.parametrize("name", ALARMS)
 def test_alarms_ring(resources, name):
     assert resources[name]["Properties"]["AlarmActions"] == [{"Ref": "AlertsTopic"}]
 
@@ -180,3 +194,27 @@ def test_device_may_publish_its_own_status_and_nothing_else(resources):
     publish = [statement for statement in statements if "iot:Publish" in listed(statement["Action"])]
     assert len(publish) == 1
     assert publish[0]["Resource"]["Fn::Sub"].endswith("topic/${TopicPrefix}/${!iot:Connection.Thing.ThingName}/status")
+
+
+def test_status_of_any_device_is_queued_and_what_cannot_be_queued_is_kept(resources):
+    rule = resources["StatusRule"]["Properties"]["TopicRulePayload"]
+    assert rule["Sql"]["Fn::Sub"].endswith("FROM '${TopicPrefix}/+/status'")
+    assert [action["Sqs"]["QueueUrl"] for action in rule["Actions"]] == [{"Ref": "StatusQueue"}]
+    assert rule["ErrorAction"]["Sqs"]["QueueUrl"] == {"Ref": "StatusDeadLetters"}
+
+
+@pytest.mark.parametrize("name", ["DeadLetters", "StatusQueue", "StatusDeadLetters"])
+def test_queue_is_encrypted_and_keeps_messages_as_long_as_it_can(resources, name):
+    queue = resources[name]["Properties"]
+    assert queue["SqsManagedSseEnabled"] is True
+    assert queue["MessageRetentionPeriod"] == 14 * 24 * 3600
+
+
+def test_status_waits_half_a_day_for_the_database_before_it_is_a_dead_letter(resources):
+    queue = resources["StatusQueue"]["Properties"]
+    function = resources["RecordStatusFunction"]["Properties"]
+    # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
+    assert queue["VisibilityTimeout"] >= 6 * function["Timeout"]
+    assert queue["RedrivePolicy"]["deadLetterTargetArn"] == {"Fn::GetAtt": ["StatusDeadLetters", "Arn"]}
+    assert queue["RedrivePolicy"]["maxReceiveCount"] * queue["VisibilityTimeout"] > 12 * 3600
+    assert "ReportBatchItemFailures" in function["Events"]["Statuses"]["Properties"]["FunctionResponseTypes"]

@@ -74,7 +74,7 @@ def _migrate():
 _numbers = itertools.count(1)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def insert_release(database):
     """Puts a release into the database, published unless told otherwise; gives its id and fields."""
 

@@ -7,8 +7,10 @@ installed.
 
 from __future__ import annotations
 
+import base64
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -55,6 +57,7 @@ class DeviceStatus:
         progress: percent of the image, where the device says it.
         reason: a code of the device's, for refusals and failures.
         running_version: what the device runs now, where it says it.
+        received_at: when the broker had it; aware.
     """
 
     mac: str
@@ -63,22 +66,47 @@ class DeviceStatus:
     progress: int | None
     reason: str | None
     running_version: str | None
+    received_at: datetime
 
 
 class StatusRefused(OtaError):  # noqa: N818 - a refusal, as DropRejected is a rejection
     """A message that is no status; it is counted, logged and dropped."""
 
 
-def parse_status(topic: str, payload: bytes) -> DeviceStatus:
-    """Read a message that arrived on `<prefix>/<MAC>/status`.
+def read_queued(body: str, queued_at: datetime) -> DeviceStatus:
+    """Read what the IoT rule put into the queue, or what AWS IoT put into the dead-letter queue instead of it.
 
-    The broker lets a device publish for its own MAC only, so the topic says whose status it is.
+    The second (https://docs.aws.amazon.com/iot/latest/developerguide/rule-error-handling.html) comes here when the
+    dead-letter queue is redriven.
+
+    Args:
+        body: the queue's message, `{"topic", "payload", "received_at"}` with the payload in base64 and milliseconds
+            since 1970, or `{"topic", "base64OriginalPayload", ...}`.
+        queued_at: when the queue had it; aware.
 
     Raises:
         StatusRefused: anything else than a status.
     """
-    *_, name, _ = topic.rsplit("/", 2)
-    mac = normalise_mac(name)
+    try:
+        document = strict_json.loads(body.encode())
+        payload = document["payload"] if "payload" in document else document["base64OriginalPayload"]
+        milliseconds = document.get("received_at", queued_at.timestamp() * 1000)
+        received_at = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=milliseconds)
+        return parse_status(document["topic"], base64.b64decode(payload, validate=True), received_at)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise StatusRefused("status_event_malformed", f"No event of the rule: {error!r}.") from error
+
+
+def parse_status(topic: str, payload: bytes, received_at: datetime) -> DeviceStatus:
+    """Read a message that arrived on `<prefix>/<MAC>/status`.
+
+    The broker lets a device publish for its own MAC only, so the topic says whose status it is. A device that has
+    installed a release runs its version, also where it does not say so.
+
+    Raises:
+        StatusRefused: anything else than a status.
+    """
+    mac = normalise_mac(topic.removesuffix("/status").rpartition("/")[2])
     if mac is None:
         raise StatusRefused("status_topic_invalid", f"The topic {topic[:100]!r} names no MAC.")
     if len(payload) > MAX_STATUS_BYTES:
@@ -96,13 +124,17 @@ def parse_status(topic: str, payload: bytes) -> DeviceStatus:
         state = DeviceState(str(document.get("state")))
     except ValueError as error:
         raise StatusRefused("status_state_unknown", f"The state {document.get('state')!r:.60} is unknown.") from error
+    running_version = _text(document, "running_version")
+    if running_version is None and state is DeviceState.INSTALLED:
+        running_version = _text(document, "version")
     return DeviceStatus(
         mac=mac,
         release_id=release_id,
         state=state,
         progress=_progress(document.get("progress")),
         reason=_text(document, "reason"),
-        running_version=_text(document, "running_version"),
+        running_version=running_version,
+        received_at=received_at,
     )
 
 

@@ -1,0 +1,111 @@
+"""What devices said of releases, in PostgreSQL."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .device_status import DeviceState
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pg8000.native import Connection
+
+    from .database import Database
+    from .device_status import DeviceStatus
+
+_MESSAGES = """
+FROM unnest(
+    CAST(:releases AS bigint[]), CAST(:products AS text[]), CAST(:macs AS macaddr[]), CAST(:states AS text[]),
+    CAST(:progress AS smallint[]), CAST(:reasons AS text[]), CAST(:running_versions AS text[]),
+    CAST(:received_at AS timestamptz[])
+) AS messages (release, product, mac, state, progress, reason, running_version, received_at)
+"""
+# First of all, and in the order of MACs: from here on no other transaction records these devices.
+_SEE_DEVICES = f"""
+INSERT INTO devices (mac, product, last_seen_at)
+SELECT mac, (array_agg(product ORDER BY release DESC))[1], max(received_at) {_MESSAGES} GROUP BY mac ORDER BY mac
+ON CONFLICT (mac) DO UPDATE SET last_seen_at = greatest(devices.last_seen_at, EXCLUDED.last_seen_at)
+"""
+_RAISE_STATES = f"""
+INSERT INTO device_states (release, mac, state, progress, reason, running_version, updated_at)
+SELECT DISTINCT ON (release, mac) release, mac, state, progress, reason, running_version, received_at {_MESSAGES}
+ORDER BY release, mac, array_position(CAST(:order AS text[]), state) DESC, received_at DESC
+ON CONFLICT (release, mac) DO UPDATE SET
+    state = EXCLUDED.state, progress = EXCLUDED.progress, reason = EXCLUDED.reason,
+    running_version = EXCLUDED.running_version, updated_at = EXCLUDED.updated_at
+WHERE (array_position(CAST(:order AS text[]), EXCLUDED.state), EXCLUDED.updated_at)
+    > (array_position(CAST(:order AS text[]), device_states.state), device_states.updated_at)
+RETURNING mac
+"""
+_ADD_HISTORY = f"""
+INSERT INTO device_history (mac, release, state, reason, running_version, reported_at, last_reported_at)
+SELECT mac, release, state, reason, running_version, min(received_at), max(received_at) {_MESSAGES}
+GROUP BY mac, release, state, reason, running_version
+ON CONFLICT (mac, release, state, (coalesce(reason, '')), (coalesce(running_version, ''))) DO UPDATE SET
+    reported_at = least(device_history.reported_at, EXCLUDED.reported_at),
+    last_reported_at = greatest(device_history.last_reported_at, EXCLUDED.last_reported_at)
+WHERE EXCLUDED.reported_at < device_history.reported_at
+    OR EXCLUDED.last_reported_at > device_history.last_reported_at
+"""
+# What a device runs, and is, follows from the latest release that it spoke of, in whatever order it was heard. One that
+# it refused may be another product's.
+_UPDATE_DEVICES = """
+UPDATE devices SET
+    running_version = coalesce((
+        SELECT running_version FROM device_states
+        WHERE device_states.mac = devices.mac AND running_version IS NOT NULL ORDER BY release DESC LIMIT 1
+    ), running_version),
+    product = (
+        SELECT releases.product FROM device_states JOIN releases ON releases.id = device_states.release
+        WHERE device_states.mac = devices.mac ORDER BY device_states.state = 'rejected', release DESC LIMIT 1
+    )
+WHERE mac = ANY(CAST(:macs AS macaddr[]))
+"""
+
+
+class StatusStore:
+    """Records what devices say."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def record(self, statuses: Sequence[DeviceStatus]) -> set[str]:
+        """Record a batch in one transaction. Repetition and order change nothing.
+
+        Returns:
+            The ids of releases that do not exist; nothing was recorded of them.
+        """
+
+        def work(connection: Connection) -> set[str]:
+            releases = {
+                release_id: (release, product)
+                for release_id, release, product in connection.run(
+                    "SELECT release_id, id, product FROM releases WHERE release_id = ANY(:release_ids)",
+                    release_ids=sorted({status.release_id for status in statuses}),
+                )
+            }
+            known = [(*releases[status.release_id], status) for status in statuses if status.release_id in releases]
+            if known:
+                _record(connection, known)
+            return {status.release_id for status in statuses} - releases.keys()
+
+        return self._database.transaction(work)
+
+
+def _record(connection: Connection, known: list[tuple[int, str, DeviceStatus]]) -> None:
+    messages: dict[str, list[Any]] = {
+        "releases": [release for release, _, _ in known],
+        "products": [product for _, product, _ in known],
+        "macs": [status.mac for _, _, status in known],
+        "states": [status.state.value for _, _, status in known],
+        "progress": [status.progress for _, _, status in known],
+        "reasons": [status.reason for _, _, status in known],
+        "running_versions": [status.running_version for _, _, status in known],
+        "received_at": [status.received_at for _, _, status in known],
+    }
+    connection.run(_SEE_DEVICES, **messages)
+    raised = connection.run(_RAISE_STATES, **messages, order=[state.value for state in DeviceState])
+    connection.run(_ADD_HISTORY, **messages)
+    if raised:
+        connection.run(_UPDATE_DEVICES, macs=[mac for (mac,) in raised])

@@ -1,0 +1,200 @@
+"""Statuses in PostgreSQL: whatever order and however often they arrive, the same is known afterwards."""
+
+import dataclasses
+import itertools
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from ota_core.check_in_store import CheckInStore
+from ota_core.device_status import DeviceState, DeviceStatus
+from ota_core.status_store import StatusStore
+
+BEGIN = datetime(2026, 6, 1, tzinfo=UTC)
+_macs = itertools.count(1)
+
+
+def new_mac():
+    return ":".join(f"{byte:02X}" for byte in (0x020000000000 + next(_macs)).to_bytes(6))
+
+
+@pytest.fixture(scope="module")
+def releases(insert_release):
+    """The ids of three releases of one product, and one of another."""
+    return [insert_release(release_id=f"{number:032x}", product="p" if number < 4 else "q") for number in range(1, 5)]
+
+
+@pytest.fixture(scope="module")
+def store(database):
+    return StatusStore(database)
+
+
+@pytest.fixture(scope="module")
+def known(database):
+    """All that is known of a device, its MAC left out."""
+
+    def ask(mac):
+        def work(connection):
+            questions = [
+                "SELECT product, running_version, last_seen_at FROM devices WHERE mac = CAST(:mac AS macaddr)",
+                "SELECT release, state, progress, reason, running_version, updated_at FROM device_states"  # noqa: ISC004
+                " WHERE mac = CAST(:mac AS macaddr) ORDER BY 1",
+                "SELECT release, state, reason, running_version, reported_at, last_reported_at"  # noqa: ISC004
+                " FROM device_history WHERE mac = CAST(:mac AS macaddr) ORDER BY 1, 2, 3, 4",
+            ]
+            return [connection.run(question, mac=mac) for question in questions]
+
+        return database.transaction(work)
+
+    return ask
+
+
+def status(mac, release, state=DeviceState.DOWNLOADING, second=0, **fields):
+    fields = {"progress": None, "reason": None, "running_version": None} | fields
+    return DeviceStatus(
+        mac=mac, release_id=release["release_id"], state=state, received_at=BEGIN + timedelta(seconds=second), **fields
+    )
+
+
+def test_device_that_reports_becomes_known(store, known, releases):
+    mac = new_mac()
+    assert store.record([status(mac, releases[0], second=5, progress=10)]) == set()
+    devices, states, history = known(mac)
+    assert devices == [["p", None, BEGIN + timedelta(seconds=5)]]
+    assert states == [[releases[0]["id"], "downloading", 10, None, None, BEGIN + timedelta(seconds=5)]]
+    assert [row[1] for row in history] == ["downloading"]
+
+
+def test_late_message_moves_no_device_backwards(store, known, releases):
+    mac = new_mac()
+    store.record([status(mac, releases[0], DeviceState.INSTALLED, 2, running_version="1.1.0")])
+    store.record([status(mac, releases[0], DeviceState.REBOOTING, 3, running_version="1.0.0")])
+    devices, states, history = known(mac)
+    assert devices == [["p", "1.1.0", BEGIN + timedelta(seconds=3)]]
+    assert [row[1] for row in states] == ["installed"]
+    assert {row[1] for row in history} == {"installed", "rebooting"}
+
+
+def test_device_that_fails_and_succeeds_later_ends_as_installed(store, known, releases):
+    mac = new_mac()
+    store.record([status(mac, releases[0], DeviceState.FAILED, 1, reason="timeout")])
+    store.record([status(mac, releases[0], DeviceState.INSTALLED, 2, running_version="1.1.0")])
+    assert [row[1:4] for row in known(mac)[1]] == [["installed", None, None]]
+
+
+def test_later_reason_of_the_same_state_is_the_one_that_stands(store, known, releases):
+    mac = new_mac()
+    store.record([status(mac, releases[0], DeviceState.FAILED, 2, reason="second")])
+    store.record([status(mac, releases[0], DeviceState.FAILED, 1, reason="first")])
+    assert [row[3] for row in known(mac)[1]] == ["second"]
+
+
+def test_repetition_costs_no_room(store, known, releases):
+    mac = new_mac()
+    for second in range(50):
+        store.record([status(mac, releases[0], progress=second * 2, second=second)])
+    [history] = known(mac)[2]
+    assert history[4:] == [BEGIN, BEGIN + timedelta(seconds=49)]
+
+
+def test_device_stays_what_it_is_when_it_refuses_another_products_release(store, known, releases):
+    mac = new_mac()
+    store.record([status(mac, releases[0], DeviceState.INSTALLED, 1, running_version="1.1.0")])
+    store.record([status(mac, releases[3], DeviceState.REJECTED, 2, reason="wrong_product")])
+    assert known(mac)[0][0][:2] == ["p", "1.1.0"]
+
+
+def test_check_in_is_not_overruled_by_a_repetition(store, known, releases, database):
+    mac = new_mac()
+    installed = status(mac, releases[0], DeviceState.INSTALLED, 1, running_version="1.1.0")
+    store.record([installed])
+    CheckInStore(database).check_in(mac=mac, product="p", running_version="1.2.0")
+    store.record([installed])
+    assert known(mac)[0][0][1] == "1.2.0"
+
+
+def test_unknown_release_is_told_and_the_rest_is_recorded(store, known, releases):
+    mac, stranger = new_mac(), new_mac()
+    unknown = dataclasses.replace(status(stranger, releases[0]), release_id="f" * 32)
+    assert store.record([unknown, status(mac, releases[0])]) == {"f" * 32}
+    assert known(stranger) == [[], [], []]
+    assert len(known(mac)[1]) == 1
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_order_and_repetition_of_messages_gives_the_same(data, store, known, releases):
+    kinds = st.tuples(
+        st.integers(0, 3),
+        st.sampled_from(DeviceState),
+        st.sampled_from([None, 0, 50]),
+        st.sampled_from([None, "x", "y"]),
+        st.sampled_from([None, "1.0.0", "1.1.0"]),
+    )
+    messages = data.draw(st.lists(kinds, min_size=1, max_size=8))
+    seconds = data.draw(st.permutations(range(len(messages))))
+
+    def play(order, batch_size):
+        mac = new_mac()
+        played = []
+        for at in order:
+            release, state, progress, reason, running = messages[at]
+            played.append(
+                status(
+                    mac,
+                    releases[release],
+                    state,
+                    seconds[at],
+                    progress=progress,
+                    reason=reason,
+                    running_version=running,
+                )
+            )
+        for first in range(0, len(played), batch_size):
+            store.record(played[first : first + batch_size])
+        return known(mac)
+
+    once = play(range(len(messages)), 1)
+    order = data.draw(st.permutations([*range(len(messages))] * 2))
+    assert play(order, data.draw(st.integers(1, 16))) == once
+
+
+def test_concurrent_batches_give_what_one_after_the_other_gives(connect, releases, known):
+    """Many devices in each batch, in different orders: no deadlock, and nothing is lost."""
+    macs = [new_mac() for _ in range(40)]
+    messages = [
+        status(mac, release, state, second, running_version=f"1.{number}.0")
+        for mac in macs
+        for number, release in enumerate(releases[:3])
+        for second, state in enumerate((DeviceState.DOWNLOADING, DeviceState.INSTALLED))
+    ]
+    failures = []
+
+    def record(step):
+        own = StatusStore(connect())
+        try:
+            for first in range(0, len(messages), 30):
+                own.record(messages[first : first + 30][::step])
+        except Exception as error:  # noqa: BLE001 - whatever it is
+            failures.append(error)
+
+    threads = [threading.Thread(target=record, args=(step,)) for step in (1, -1, 1, -1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    for mac in macs:
+        devices, states, _ = known(mac)
+        assert devices[0][1] == "1.2.0"
+        assert [row[1] for row in states] == ["installed"] * 3
+
+
+def test_batch_of_a_hundred_is_quick(store, releases):
+    batch = [status(new_mac(), releases[0], DeviceState.INSTALLED, running_version="1.1.0") for _ in range(100)]
+    store.record(batch)
+    begun = datetime.now(UTC)
+    store.record(batch)
+    assert datetime.now(UTC) - begun < timedelta(seconds=1)
