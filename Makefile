@@ -5,10 +5,10 @@ export SAM_CLI_TELEMETRY = 0
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup local stop demo test lint lock clean check-python
+.PHONY: help setup local stop demo test test-firmware lint lock clean check-python
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # --- environments ---------------------------------------------------------------------------------------------
 # The stamp carries the interpreter's version, so that another PYTHON makes the environment anew.
@@ -59,9 +59,18 @@ lint: setup ## check style, types and template
 	sam validate --lint
 	.venv-checkov/bin/checkov --file template.yaml --skip-download --compact --quiet
 
-test: lint ## run every test
+test: lint test-firmware ## run every test
 	pytest
 
-clean: stop ## remove everything that these commands made
-	rm -rf .venv .venv-emulator .venv-checkov .local .local-test .local-demo .aws-sam dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+# The firmware's components on this machine. Elsewhere than in CI, a machine without their toolchain is no failure.
+FIRMWARE_SKIPPED = { echo "firmware's host tests: skipped, $(1); firmware/host/install_dependencies.sh installs what they need"; test -z "$$CI"; }
+test-firmware: ## run the firmware's host tests
+	@mkdir -p build; \
+	if ! command -v cmake >/dev/null || ! command -v ninja >/dev/null; then $(call FIRMWARE_SKIPPED,cmake or ninja is missing); \
+	elif ! cmake -S firmware/host -B build/host -G Ninja >build/firmware.log 2>&1; then $(call FIRMWARE_SKIPPED,cmake refuses (see build/firmware.log)); \
+	else ninja -C build/host --quiet && ctest --test-dir build/host --output-on-failure --progress; fi
+
+clean: ## stop every cloud, remove everything that these commands made
+	@for state in .local .local-*; do if [ -d $$state/run ]; then .venv/bin/python -m local_cloud down --state $$state; fi; done
+	rm -rf .venv .venv-* .local .local-* .aws-sam build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,10 +1,14 @@
 """The local cloud is what `make local` promises: on loopback only, closed to strangers, usable from a shell."""
 
 import dataclasses
-import fcntl
 import json
+import os
 import shlex
+import shutil
+import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import boto3
@@ -12,7 +16,8 @@ import pg8000.native
 import psutil
 import pytest
 from botocore.exceptions import ClientError
-from local_cloud import DEVICE_MAC, LocalCloud, LocalCloudError, Subscriber, is_running, start
+from local_cloud import DEVICE_MAC, LocalCloud, LocalCloudError, Subscriber, is_running, start, stop
+from local_cloud.cloud import _start
 from local_cloud.processes import ServerProcess
 from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
@@ -148,12 +153,51 @@ def test_servers_listen_on_loopback_only(cloud, server):
     assert addresses == {"127.0.0.1"}
 
 
-def test_second_start_is_refused_while_another_is_at_work(cloud):
-    with (cloud.state / "lock").open("a+") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(LocalCloudError, match="is at work"):
-            start(cloud.state, lambda _: None)
+def test_cloud_that_somebody_works_on_can_be_neither_started_nor_stopped_by_others(cloud):
+    for act in (lambda: start(cloud.state, print), lambda: stop(cloud.state)):
+        with pytest.raises(LocalCloudError, match=f"Process {os.getpid()} is at work"):
+            act()
 
 
 def test_running_cloud_is_found(cloud):
     assert is_running(cloud.state)
+
+
+@pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_start_that_is_interrupted_leaves_nothing_running(cloud, blow):
+    """Not under pytest's folders, which are closed to the user that PostgreSQL runs as: a folder beside the cloud's."""
+    state = cloud.state.with_name(".local-interrupted")
+    command = [sys.executable, "-m", "local_cloud"]
+    starting = subprocess.Popen(
+        [*command, "up", "--state", state], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        records = [state / "run" / f"{server}.json" for server in ("postgresql", "emulator")]
+        deadline = time.monotonic() + 60
+        while not all(servers := [ServerProcess.load(record) for record in records]):
+            assert starting.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        starting.send_signal(blow)
+        _, complaint = starting.communicate(timeout=60)
+        assert starting.returncode != 0
+        if blow == signal.SIGKILL:
+            assert all(server.is_running() for server in servers)
+            assert subprocess.run([*command, "down", "--state", state], check=False).returncode == 0
+        else:
+            assert "interrupted" in complaint
+            assert "Traceback" not in complaint
+        assert not any(server.is_running() for server in servers)
+        assert not (state / "env").exists()
+    finally:
+        starting.kill()
+        subprocess.run([*command, "down", "--state", state], check=False)
+        shutil.rmtree(state)
+
+
+def test_second_start_uses_the_running_cloud(cloud):
+    before = [ServerProcess.load(cloud.state / "run" / f"{server}.json") for server in ("postgresql", "emulator")]
+    again = _start(cloud.state, lambda _: None)  # without the lock, which the running tests hold
+    assert [ServerProcess.load(cloud.state / "run" / f"{s}.json") for s in ("postgresql", "emulator")] == before
+    assert again.outputs == cloud.outputs
+    assert again.device(DEVICE_MAC) == cloud.device(DEVICE_MAC)

@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -37,6 +38,7 @@ TOPIC_PREFIX = "/firmware_update"
 _DROP_GRACE_SECONDS = 10
 _PUBLISH_RATE_PER_SECOND = 1000
 _API_STAGE = "v1"
+_SAM_STOP_SECONDS = 5.0
 _DEPLOYMENT_BEGINS = {"CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS"}
 _SECRET_NAME = "ota/database"  # noqa: S105 - a name
 
@@ -197,23 +199,8 @@ def start(state: Path, say: Say) -> LocalCloud:
     Raises:
         LocalCloudError: Something does not start, or the stack does not deploy.
     """
-    state = state.resolve()
-    with _exclusively(state):
-        running = _load_running(state)
-        if running is None:
-            _stop(state)
-        try:
-            return _bring_up(state, running, say)
-        except BaseException as error:
-            if running is None:
-                _stop(state)
-            if isinstance(error, (ClientError, BotoCoreError)):
-                raise LocalCloudError(
-                    f"The AWS emulator refused a call: {error}",
-                    "Its log may say more.",
-                    state / "logs" / "emulator.log",
-                ) from error
-            raise
+    with _exclusively(state.resolve()):
+        return _start(state.resolve(), say)
 
 
 def stop(state: Path) -> bool:
@@ -239,11 +226,29 @@ def is_running(state: Path) -> bool:
 
 @contextlib.contextmanager
 def running(state: Path, say: Say) -> Iterator[LocalCloud]:
-    """Start a cloud, and stop it at the end, however the end comes."""
+    """Start a new cloud that nobody else may touch, and stop it at the end, however the end comes."""
+    with _exclusively(state.resolve()):
+        _stop(state.resolve())
+        try:
+            yield _start(state.resolve(), say)
+        finally:
+            _stop(state.resolve())
+
+
+def _start(state: Path, say: Say) -> LocalCloud:
+    running = _load_running(state)
+    if running is None:
+        _stop(state)
     try:
-        yield start(state, say)
-    finally:
-        stop(state)
+        return _bring_up(state, running, say)
+    except BaseException as error:
+        if running is None:
+            _stop(state)
+        if isinstance(error, (ClientError, BotoCoreError)):
+            raise LocalCloudError(
+                f"The AWS emulator refused a call: {error}", "Its log may say more.", state / "logs" / "emulator.log"
+            ) from error
+        raise
 
 
 @dataclass(frozen=True)
@@ -274,8 +279,6 @@ def _bring_up(state: Path, running: _Running | None, say: Say) -> LocalCloud:
     logs.mkdir(exist_ok=True)
     _record(state, "").parent.mkdir(exist_ok=True)
     with ThreadPoolExecutor() as pool:
-        say("building the stack (sam build)")
-        built = pool.submit(build_stack, PROJECT, sam, logs / "sam-build.log")
         if running is None:
             say("starting PostgreSQL and the AWS emulator")
             for old in ("postgresql.log", "emulator.log"):
@@ -294,11 +297,14 @@ def _bring_up(state: Path, running: _Running | None, say: Say) -> LocalCloud:
                 logs / "emulator.log",
                 _record(state, "emulator"),
             )
-            running = _Running(emulator.result(), database.result())
-            _prepare(state, running)
         else:
             say(f"PostgreSQL and the AWS emulator run already ({running.emulator.endpoint})")
-        built.result()
+        say("building the stack (sam build)")
+        # In this thread, since that is the one which a Ctrl-C interrupts.
+        build_stack(PROJECT, sam, logs / "sam-build.log", _record(state, "sam"))
+        if running is None:
+            running = _Running(emulator.result(), database.result())
+            _prepare(state, running)
 
     say("deploying the stack (sam deploy)")
     secret = _client(running.emulator, "secretsmanager").describe_secret(SecretId=_SECRET_NAME)
@@ -314,7 +320,9 @@ def _bring_up(state: Path, running: _Running | None, say: Say) -> LocalCloud:
         "PublishRatePerSecond": str(_PUBLISH_RATE_PER_SECOND),
     }
     try:
-        deploy_stack(PROJECT, sam, running.emulator.endpoint, parameters, logs / "sam-deploy.log")
+        deploy_stack(
+            PROJECT, sam, running.emulator.endpoint, parameters, logs / "sam-deploy.log", _record(state, "sam")
+        )
     except LocalCloudError as error:
         failures = _failed_resources(running.emulator)
         if not failures:
@@ -368,6 +376,8 @@ def _finish(state: Path, running: _Running, say: Say) -> LocalCloud:
 
 def _stop(state: Path) -> bool:
     servers = {server: ServerProcess.load(_record(state, server)) for server in ("postgresql", "emulator")}
+    if process := ServerProcess.load(_record(state, "sam")):  # of a start that was killed
+        process.stop(signal.SIGTERM, _SAM_STOP_SECONDS)
     if process := servers["emulator"]:
         stop_emulator(process)
     stop_strays(state / "tmp")

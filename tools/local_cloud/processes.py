@@ -90,6 +90,18 @@ class ServerProcess:
         """Say whether it still runs."""
         return self._find() is not None
 
+    def wait(self, seconds: float) -> int | None:
+        """Wait for its end; only for the process that started it.
+
+        Returns:
+            Its exit code, or None when it still runs after that time.
+        """
+        try:
+            code: int = psutil.Process(self.pid).wait(seconds)
+        except psutil.TimeoutExpired:
+            return None
+        return code
+
     def stop(self, polite: signal.Signals, patience: float) -> None:
         """Ask it to end, wait, and end by force what is left of it and its children."""
         process = self._find()
@@ -106,10 +118,11 @@ class ServerProcess:
 
 
 def stop_strays(folder: Path) -> None:
-    """End the processes whose program is a file in `folder`: workers that outlived a killed server."""
-    for process in psutil.process_iter(["cmdline", "uids"]):
-        command = process.info["cmdline"] or []
-        if len(command) > 1 and command[1].startswith(f"{folder}{os.sep}"):
+    """End the Python processes whose program is a file in `folder`: workers that outlived a killed server."""
+    for process in psutil.process_iter(["cmdline"]):
+        program, *arguments = process.info["cmdline"] or [""]
+        is_python = Path(program).name.startswith("python")
+        if is_python and arguments and arguments[0].startswith(f"{folder}{os.sep}"):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
 

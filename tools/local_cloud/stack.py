@@ -2,13 +2,13 @@
 
 import os
 import platform
-import subprocess
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from .errors import LocalCloudError
-from .processes import clean_environment
+from .processes import ServerProcess, clean_environment
 
 STACK_NAME = "ota"
 REGION = "us-east-1"
@@ -18,6 +18,7 @@ ARTIFACTS_BUCKET = "deployment-artifacts"
 RUNTIME = f"python{sys.version_info.major}.{sys.version_info.minor}"
 ARCHITECTURE = "arm64" if platform.machine() in {"arm64", "aarch64"} else "x86_64"
 _SAM_SECONDS = 600.0
+_STOP_SECONDS = 5.0
 
 
 def aws_environment(endpoint: str) -> dict[str, str]:
@@ -35,7 +36,7 @@ def aws_environment(endpoint: str) -> dict[str, str]:
     )
 
 
-def build_stack(project: Path, folder: Path, log: Path) -> None:
+def build_stack(project: Path, folder: Path, log: Path, record: Path) -> None:
     """Build functions and layers into `folder`; what did not change comes from a cache there.
 
     Raises:
@@ -55,10 +56,13 @@ def build_stack(project: Path, folder: Path, log: Path) -> None:
         project=project,
         environment=aws_environment("http://127.0.0.1:9"),  # building calls nobody
         log=log,
+        record=record,
     )
 
 
-def deploy_stack(project: Path, folder: Path, endpoint: str, parameters: Mapping[str, str], log: Path) -> None:
+def deploy_stack(
+    project: Path, folder: Path, endpoint: str, parameters: Mapping[str, str], log: Path, record: Path
+) -> None:
     """Deploy what `build_stack` built.
 
     Raises:
@@ -75,6 +79,7 @@ def deploy_stack(project: Path, folder: Path, endpoint: str, parameters: Mapping
         project=project,
         environment=aws_environment(endpoint),
         log=log,
+        record=record,
     )
 
 
@@ -85,27 +90,22 @@ def _sam(
     project: Path,
     environment: Mapping[str, str],
     log: Path,
+    record: Path,
 ) -> None:
     whole = ["sam", *command, "--config-file", project / "samconfig.toml", "--config-env", "local"]
     whole += [
         "--parameter-overrides",
         *(f'ParameterKey={name},ParameterValue="{value}"' for name, value in parameters.items()),
     ]
-    with log.open("w") as output:
-        try:
-            done = subprocess.run(
-                [str(part) for part in whole],
-                cwd=project,
-                env=dict(environment),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                timeout=_SAM_SECONDS,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise LocalCloudError(
-                f"`sam {command[0]}` did not end within {_SAM_SECONDS:.0f} s.", "See what it waited for.", log
-            ) from None
-    if done.returncode != 0:
+    log.unlink(missing_ok=True)
+    process = ServerProcess.start(whole, environment=environment, folder=project, log=log, record=record)
+    try:
+        code = process.wait(_SAM_SECONDS)
+    finally:  # also when we are interrupted
+        process.stop(signal.SIGTERM, _STOP_SECONDS)
+    if code is None:
+        raise LocalCloudError(
+            f"`sam {command[0]}` took more than {_SAM_SECONDS:.0f} s.", "See what it waited for.", log
+        )
+    if code != 0:
         raise LocalCloudError(f"`sam {command[0]}` failed.", "Mend what it complains about and run this again.", log)
