@@ -37,5 +37,5 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
         "numbers": describe_numbers(advance.numbers),
         "release": {"release_id": release_id, "product": advance.product, "version": advance.version},
     }
-    logger.info("advanced", extra=answer)
+    logger.info("advanced", extra={"advance": answer})
     return {**answer, "members": advance.drop_members}

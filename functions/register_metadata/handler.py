@@ -47,7 +47,7 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
             "release_id": new_release.release_id,
             "is_staged": new_release.manifest.rollout is not None,
         }
-    logger.info("registered", extra=answer)
+    logger.info("registered", extra={"registration": answer})
     return answer
 
 

@@ -53,5 +53,5 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, s
             "versions": event["members"],
         },
     )
-    logger.info("rejected", extra={"members": event["members"], **reason})
+    logger.info("rejected", extra={"members": event["members"], "reason": reason})
     return {"settled": "rejected", "reason_key": key, "code": reason["code"], "message": reason["message"]}

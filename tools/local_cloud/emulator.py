@@ -74,6 +74,8 @@ def start_emulator(python: Path, temporary: Path, log: Path, record: Path) -> Em
                 SFTP_ENABLED="0",
                 SFN_WAIT_SCALE="1",
                 LOG_LEVEL="WARNING",
+                # Its Lambda workers inherit that; on AWS they log from INFO on.
+                POWERTOOLS_LOG_LEVEL="INFO",
                 TMPDIR=str(temporary),
                 # It would look after containers in an engine that it finds, and there may be other people's.
                 DOCKER_HOST=f"unix://{temporary}/none.sock",
