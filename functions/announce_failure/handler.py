@@ -47,11 +47,14 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> None:
         "next_step": "Redrive the execution when the cause is gone, or drop the same files again.",
     }
     logger.error("pipeline failed", extra=failure)
-    EVENTS.put_events(
-        Entries=[{"Source": SETTINGS.event_source, "DetailType": "ReleaseFailed", "Detail": json.dumps(failure)}]
-    )
     SNS.publish(
         TopicArn=SETTINGS.alerts_topic_arn,
         Subject="A firmware release failed half-way",
         Message=json.dumps(failure, indent=2),
     )
+    answer = EVENTS.put_events(
+        Entries=[{"Source": SETTINGS.event_source, "DetailType": "ReleaseFailed", "Detail": json.dumps(failure)}]
+    )
+    # PutEvents succeeds as a call even where it took no event. Lambda tries again, and then keeps it as a dead letter.
+    if answer["FailedEntryCount"]:
+        raise RuntimeError(f"EventBridge did not take the event: {answer['Entries']}")
