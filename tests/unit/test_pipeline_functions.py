@@ -1,0 +1,365 @@
+"""The pipeline's functions, run on the events of `sam local invoke`, over AWS in memory and fakes of PostgreSQL."""
+
+import json
+import urllib.request
+from datetime import UTC, datetime
+
+import boto3
+import pytest
+from ota_core.errors import DropRejected, RejectionCode
+from ota_core.release_store import AlreadyReleased, InProgress, Registered, ReleaseSuperseded
+from ota_core.rollout import Complete, Progress, PublishWave, WaitUntil
+from ota_core.rollout_store import Advance
+from support.drops import key, make_drop
+from support.functions import CONTEXT, load_handler, read_event
+
+MEMBERS = read_event("settle_drop", "archive")["members"]
+
+
+class Fake:
+    """Stands for a store or another part of ota_core: any method remembers its call and gives, or raises, `result`."""
+
+    def __init__(self, result=None):
+        self.result = result
+        self.calls = []
+
+    def __getattr__(self, method):
+        def call(*args, **kwargs):
+            self.calls.append((method, args, kwargs))
+            if isinstance(self.result, Exception):
+                raise self.result
+            return self.result
+
+        return call
+
+
+# --- ValidateSignature ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def validate(s3, monkeypatch):
+    boto3.client("ssm").put_parameter(Name=f"/ota/trusted-keys/{key().keyid}", Value=key().public_pem, Type="String")
+    handler = load_handler(
+        "validate_signature",
+        monkeypatch,
+        BUCKET="bucket",
+        TRUSTED_KEYS_PREFIX="/ota/trusted-keys",
+        SLOT_BYTES="1966080",
+        DROP_GRACE_PERIOD="60",
+    )
+    return lambda event: handler.lambda_handler(event, CONTEXT)
+
+
+def put_drop(s3, drop):
+    for suffix, content in drop.members("").items():
+        s3.put_object(Bucket="bucket", Key=f"inbox/sam-local/app{suffix}", Body=content)
+
+
+@pytest.mark.parametrize("case", ["incomplete_drop", "after_grace_period"])
+def test_incomplete_drop_is_answered_with_what_is_missing(validate, case):
+    assert validate(read_event("validate_signature", case)) == {
+        "outcome": "waiting",
+        "missing": ["inbox/sam-local/app.bin", "inbox/sam-local/app.manifest.json"],
+    }
+
+
+def test_good_drop_is_answered_with_what_the_next_stages_need(s3, validate):
+    drop = make_drop(targets=["02:00:00:00:00:01"])
+    put_drop(s3, drop)
+    answer = validate(read_event("validate_signature", "incomplete_drop"))
+    assert answer["outcome"] == "accepted"
+    assert [member["key"] for member in answer["members"]] == [member["key"] for member in MEMBERS]
+    # What RegisterMetadata's event has.
+    release = answer["release"]
+    assert release.keys() == read_event("register_metadata", "new_release")["release"].keys()
+    assert release["envelope"] == drop.manifest.decode()
+    assert release["image"].keys() == release["targets"].keys() == {"key", "version_id", "size"}
+    assert json.loads(json.dumps(answer)) == answer
+
+
+def test_misfit_is_answered_as_pending_with_the_grace_period(s3, validate):
+    drop = make_drop()
+    put_drop(s3, type(drop)(drop.image + bytes(16), drop.manifest))
+    event = read_event("validate_signature", "incomplete_drop")
+    answer = validate(event)
+    assert (answer["outcome"], answer["code"], answer["grace_seconds"]) == ("pending", "image_size_mismatch", 60)
+    again = validate(event | {"pending": answer["members"]})
+    assert (again["outcome"], again["members"]) == ("rejected", answer["members"])
+
+
+def test_key_is_taken_as_it_is_and_not_unquoted(s3, validate):
+    event = read_event("validate_signature", "file_of_no_drop")
+    s3.put_object(Bucket="bucket", Key=event["object"]["key"], Body=b"\x7fELF")
+    answer = validate(event)
+    assert (answer["outcome"], answer["code"]) == ("rejected", "inbox_file_unknown")
+    assert [member["key"] for member in answer["members"]] == ["inbox/sam-local/app 1.2.0+5.elf"]
+
+
+def test_drop_of_another_execution_is_answered_as_nothing_to_do(s3, validate):
+    put_drop(s3, make_drop())
+    event = read_event("validate_signature", "incomplete_drop")
+    validate(event)
+    assert validate(event | {"execution": "another"})["outcome"] == "nothing_to_do"
+
+
+# --- RegisterMetadata -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def register(aws, monkeypatch):
+    handler = load_handler("register_metadata", monkeypatch)
+    handler.RELEASES = releases = Fake()
+
+    def call(case, result, **more):
+        releases.result = result
+        return handler.lambda_handler(read_event("register_metadata", case) | more, CONTEXT)
+
+    call.releases = releases
+    return call
+
+
+def test_drop_is_registered_as_it_was_validated(register):
+    event = read_event("register_metadata", "new_release")
+    answer = register("new_release", Registered("1.4.0"))
+    release_id = event["release"]["release_id"]
+    assert answer == {"outcome": "registered", "version": "1.4.0", "release_id": release_id, "is_staged": False}
+    [(method, (release,), options)] = register.releases.calls
+    assert (method, options) == ("register", {"execution": event["execution"], "take_over_from": None})
+    assert (release.release_id, release.manifest.product) == (release_id, "sam-local")
+    assert (release.image_key, release.drop_members) == (event["release"]["image"]["key"], event["members"])
+
+
+def test_take_over_is_asked_for_by_the_owner_that_broke(register):
+    register("new_release", Registered("1.4.0"), take_over_from="broken")
+    assert register.releases.calls[0][2]["take_over_from"] == "broken"
+
+
+def test_same_manifest_again_is_answered_with_its_owner_or_version(register):
+    answer = register("same_manifest_again", InProgress("another"))
+    assert (answer["outcome"], answer["owner"]) == ("in_progress", "another")
+    answer = register("same_manifest_again", AlreadyReleased("1.4.0"))
+    assert (answer["outcome"], answer["version"]) == ("already_released", "1.4.0")
+
+
+def test_refusal_is_an_answer_and_no_error(register):
+    refusal = DropRejected(RejectionCode.VERSION_DOWNGRADE, seen="1.3.0", expected="1.4.0", next_step="Raise it.")
+    answer = register("new_release", refusal)
+    assert answer == {"outcome": "rejected", "code": "version_downgrade", "message": refusal.message}
+
+
+# --- ResolveTargets and AdvanceRollout --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def resolve(s3, monkeypatch):
+    handler = load_handler("resolve_targets", monkeypatch, BUCKET="bucket", TOPIC_PREFIX="/u", API_URL="https://a")
+    handler.RESOLUTION = Fake()
+
+    def call(event, result):
+        handler.RESOLUTION.result = result
+        return handler.lambda_handler(event, CONTEXT), handler.RESOLUTION.calls[-1][0]
+
+    call.index = handler.Resolution.resolve_wave.__globals__["BatchIndex"]("work/r/index.jsonl", 1, 2)
+    return call
+
+
+def test_wave_is_answered_with_its_batches(resolve):
+    event = read_event("resolve_targets", "only_wave")
+    batches = {"key": "work/r/index.jsonl", "batches": 1, "messages": 2}
+    assert resolve(event, resolve.index) == ({"outcome": "wave", "wave": 1, **batches}, "resolve_wave")
+    withdrawal = {name: event[name] for name in ("release_id", "execution")}
+    assert resolve(withdrawal, resolve.index) == (
+        {"outcome": "withdrawal", "wave": None, **batches},
+        "resolve_withdrawal",
+    )
+
+
+def test_execution_that_lost_the_release_is_told_so(resolve):
+    event = read_event("resolve_targets", "lost_release")
+    assert resolve(event, ReleaseSuperseded("r"))[0] == {"outcome": "superseded"}
+
+
+@pytest.fixture
+def advance(aws, monkeypatch):
+    handler = load_handler("advance_rollout", monkeypatch)
+    handler.ROLLOUTS = rollouts = Fake()
+
+    def call(event, result):
+        rollouts.result = result
+        return handler.lambda_handler(event, CONTEXT)
+
+    call.rollouts = rollouts
+    return call
+
+
+@pytest.mark.parametrize(
+    ("step", "name"),
+    [
+        (Complete(), "complete"),
+        (PublishWave(2, 10, 1), "publish"),
+        (WaitUntil(datetime(2026, 6, 1, tzinfo=UTC), "it soaks"), "wait"),
+    ],
+    ids=lambda step: step if isinstance(step, str) else "",
+)
+def test_next_step_is_answered_with_the_release_and_its_drop(advance, step, name):
+    event = read_event("advance_rollout", "published_wave")
+    numbers = Progress(waves_published=1, published_at=datetime(2026, 5, 1, tzinfo=UTC))
+    answer = advance(event, Advance(step, numbers, "sam-local", "1.4.0", MEMBERS))
+    assert answer["step"] == name
+    assert answer["release"] == {"release_id": event["release_id"], "product": "sam-local", "version": "1.4.0"}
+    assert answer["members"] == MEMBERS
+    assert json.loads(json.dumps(answer)) == answer
+    assert advance.rollouts.calls[0][2]["published_wave"] == 1
+
+
+def test_rollout_of_another_execution_is_left_alone(advance):
+    assert advance(read_event("advance_rollout", "lost_release"), ReleaseSuperseded("r")) == {"step": "superseded"}
+
+
+# --- PublishMqtt ------------------------------------------------------------------------------------------------------
+
+
+def test_batch_is_published(s3, store, monkeypatch):
+    handler = load_handler(
+        "publish_mqtt", monkeypatch, BUCKET="bucket", PUBLISH_RATE_PER_SECOND="2000", PUBLISH_CONCURRENCY="20"
+    )
+    assert handler.NOTIFIER._interval == 20 / 2000, "batches at a time share the account's limit"
+    handler.NOTIFIER = Fake()
+    event = read_event("publish_mqtt", "batch")
+    store.write(event["batch"], json.dumps({"topics": ["/u", "/u/product/p"], "retain": True, "payload": "x"}).encode())
+    assert handler.lambda_handler(event, CONTEXT) == {"published": 2}
+    assert handler.NOTIFIER.calls == [("publish", (["/u", "/u/product/p"], b"x"), {"retain": True})]
+
+
+# --- SettleDrop -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def settle(s3, monkeypatch):
+    """Settles a drop whose members are really there."""
+    handler = load_handler("settle_drop", monkeypatch, BUCKET="bucket")
+
+    def call(case):
+        event = read_event("settle_drop", case)
+        for member in event["members"]:
+            member["version_id"] = s3.put_object(Bucket="bucket", Key=member["key"], Body=b"x")["VersionId"]
+        if "discard" in event:
+            stored = s3.put_object(Bucket="bucket", Key=event["discard"]["key"], Body=b"x")
+            event["discard"]["version_id"] = stored["VersionId"]
+        return event, handler.lambda_handler(event, CONTEXT)
+
+    return call
+
+
+def keys(s3):
+    return [version["Key"] for version in s3.list_object_versions(Bucket="bucket").get("Versions", [])]
+
+
+def test_good_drop_is_archived(s3, settle):
+    _, answer = settle("archive")
+    assert answer == {"settled": "archived"}
+    assert keys(s3) == ["archive/sam-local/app.bin", "archive/sam-local/app.manifest.json"]
+
+
+def test_bad_drop_is_rejected_with_its_reason_and_its_stored_image_discarded(s3, store, settle):
+    event, answer = settle("reject")
+    assert answer == {
+        "settled": "rejected",
+        "reason_key": "rejected/sam-local/app.reason.json",
+        "code": event["reason"]["code"],
+        "message": event["reason"]["message"],
+    }
+    assert keys(s3) == [f"rejected/sam-local/app{suffix}" for suffix in (".bin", ".manifest.json", ".reason.json")]
+    reason = json.loads(store.read_current(answer["reason_key"]))
+    assert datetime.strptime(reason.pop("at"), "%Y-%m-%dT%H:%M:%S%z").tzinfo
+    assert reason == {**event["reason"], "execution": event["execution"], "versions": event["members"]}
+
+
+# --- AnnounceFailure --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def announce(aws, monkeypatch):
+    handler = load_handler("announce_failure", monkeypatch, ALERTS_TOPIC_ARN="arn:topic", EVENT_SOURCE="esp32-ota.ota")
+    handler.EVENTS, handler.SNS = Fake({"FailedEntryCount": 0, "Entries": [{"EventId": "1"}]}), Fake()
+
+    def call():
+        return handler.lambda_handler(read_event("announce_failure", "failed_execution"), CONTEXT)
+
+    call.events, call.sns = handler.EVENTS, handler.SNS
+    return call
+
+
+def test_failure_is_told_to_people_and_programs(announce):
+    announce()
+    [(_, _, put)], [(_, _, published)] = announce.events.calls, announce.sns.calls
+    [entry] = put["Entries"]
+    assert (entry["Source"], entry["DetailType"]) == ("esp32-ota.ota", "ReleaseFailed")
+    detail = json.loads(entry["Detail"])
+    assert detail["key"] == "inbox/sam-local/app.bin"
+    assert detail["error"] == "InterfaceError"
+    assert "drop the same files again" in detail["next_step"]
+    assert published["TopicArn"] == "arn:topic"
+    assert len(published["Subject"]) <= 100
+    assert json.loads(published["Message"]) == detail
+
+
+def test_event_that_is_not_taken_fails_the_function_so_that_it_is_tried_again(announce):
+    announce.events.result = {"FailedEntryCount": 1, "Entries": [{"ErrorCode": "ThrottlingException"}]}
+    with pytest.raises(RuntimeError, match="ThrottlingException"):
+        announce()
+    assert len(announce.sns.calls) == 1, "people are told all the same"
+
+
+# --- MigrateDatabase --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def migrate(aws, monkeypatch):
+    handler = load_handler("migrate_database", monkeypatch)
+    handler.DATABASE = Fake()
+    requests = []
+
+    class Answered:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+    def urlopen(request, timeout):
+        requests.append(request)
+        return Answered()
+
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+
+    def call(case, result=None):
+        handler.DATABASE.result = result
+        event = read_event("migrate_database", case)
+        handler.lambda_handler(event, CONTEXT)
+        [request] = requests
+        assert (request.full_url, request.method) == (event["ResponseURL"], "PUT")
+        answer = json.loads(request.data)
+        assert {name: answer[name] for name in ("StackId", "RequestId", "LogicalResourceId")} == {
+            name: event[name] for name in ("StackId", "RequestId", "LogicalResourceId")
+        }
+        return answer, len(handler.DATABASE.calls)
+
+    return call
+
+
+def test_schema_is_migrated_when_the_stack_is_created(migrate):
+    answer, transactions = migrate("create")
+    assert (answer["Status"], transactions) == ("SUCCESS", 1)
+
+
+def test_data_stays_when_the_stack_is_deleted(migrate):
+    answer, transactions = migrate("delete")
+    assert (answer["Status"], transactions) == ("SUCCESS", 0)
+    assert answer["PhysicalResourceId"] == "schema"
+
+
+def test_migration_that_fails_is_answered_too(migrate):
+    answer, _ = migrate("create", OSError("no route to host"))
+    assert answer["Status"] == "FAILED"
+    assert "no route to host" in answer["Reason"]
