@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from pg8000.exceptions import InterfaceError
 from pg8000.native import DatabaseError
-from support.functions import load
+from support.functions import load_handler
 
 EVENTS = Path(__file__).resolve().parents[2] / "events" / "record_status"
 CONTEXT = SimpleNamespace(
@@ -36,7 +36,7 @@ class FakeStatuses:
 @pytest.fixture
 def record(monkeypatch, capsys, caplog):
     monkeypatch.setenv("POWERTOOLS_METRICS_NAMESPACE", "esp32-ota/test")
-    handler = load("record_status", monkeypatch)
+    handler = load_handler("record_status", monkeypatch)
     statuses = FakeStatuses()
     handler.STATUSES = statuses
 
