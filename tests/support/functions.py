@@ -15,6 +15,17 @@ PROJECT = Path(__file__).resolve().parents[2]
 CONTEXT = SimpleNamespace(
     function_name="f", memory_limit_in_mb=512, invoked_function_arn="arn:f", aws_request_id="r", log_stream_name="s"
 )
+# Of a database that nobody reaches, in an account of nobody's.
+_SETTINGS = {
+    "DATABASE_HOST": "db.example",
+    "DATABASE_PORT": "5432",
+    "DATABASE_NAME": "ota",
+    "DATABASE_USER": "ota",
+    "AWS_DEFAULT_REGION": "eu-central-1",
+    "AWS_ACCESS_KEY_ID": "x",
+    "AWS_SECRET_ACCESS_KEY": "x",
+    "POWERTOOLS_TRACE_DISABLED": "1",
+}
 
 
 def read_event(function: str, case: str) -> Any:
@@ -22,9 +33,8 @@ def read_event(function: str, case: str) -> Any:
 
 
 def load_handler(function: str, monkeypatch: pytest.MonkeyPatch, **settings: str) -> ModuleType:
-    """A function's module, with these environment variables and those of a database that nobody reaches."""
-    database = {"DATABASE_HOST": "db.example", "DATABASE_PORT": "5432", "DATABASE_NAME": "o", "DATABASE_USER": "o"}
-    for name, value in (database | {"POWERTOOLS_TRACE_DISABLED": "1"} | settings).items():
+    """A function's module, with these environment variables and those that every function may need."""
+    for name, value in (_SETTINGS | settings).items():
         monkeypatch.setenv(name, value)
     file = PROJECT / "functions" / function / "handler.py"
     spec = importlib.util.spec_from_file_location(f"{function}_handler", file)
