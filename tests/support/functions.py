@@ -21,7 +21,7 @@ _SETTINGS = {
     "DATABASE_PORT": "5432",
     "DATABASE_NAME": "ota",
     "DATABASE_USER": "ota",
-    "AWS_DEFAULT_REGION": "eu-central-1",
+    "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_ACCESS_KEY_ID": "x",
     "AWS_SECRET_ACCESS_KEY": "x",
     "POWERTOOLS_TRACE_DISABLED": "1",
