@@ -1,4 +1,4 @@
-"""What the API's definition promises, and that CloudFormation and API Gateway can read it."""
+"""What the APIs' definitions promise, and that CloudFormation and API Gateway can read them."""
 
 import re
 
@@ -6,12 +6,19 @@ import pytest
 import yaml
 from ota_core import manifest, targets
 
-METHODS = {"get", "head"}
+METHODS = {"get", "head", "post", "put"}
+# The API's resource, its definition, and who may call.
+APIS = [("Api", "openapi.yaml", "api_key"), ("OperatorApi", "operator.yaml", "sigv4")]
+
+
+@pytest.fixture(scope="module", params=APIS, ids=lambda api: api[0])
+def api(request):
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def text(project):
-    return (project / "api" / "openapi.yaml").read_text()
+def text(project, api):
+    return (project / "api" / api[1]).read_text()
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +36,10 @@ def operations(definition):
     ]
 
 
-def test_template_includes_it(template, project):
-    body = template["Resources"]["Api"]["Properties"]["DefinitionBody"]["Fn::Transform"]
+def test_template_includes_it(template, project, api):
+    body = template["Resources"][api[0]]["Properties"]["DefinitionBody"]["Fn::Transform"]
     assert body["Name"] == "AWS::Include"
-    assert (project / body["Parameters"]["Location"]).samefile(project / "api" / "openapi.yaml")
+    assert (project / body["Parameters"]["Location"]).samefile(project / "api" / api[1])
 
 
 def test_it_has_no_aliases_and_no_tags(text):
@@ -41,26 +48,42 @@ def test_it_has_no_aliases_and_no_tags(text):
         assert not isinstance(token, (yaml.AnchorToken, yaml.AliasToken, yaml.TagToken)), token.start_mark
 
 
-def test_every_operation_wants_the_key_and_calls_a_function_that_exists(operations, resources):
+def test_every_operation_wants_its_caller_known_and_calls_a_function_that_exists(operations, resources, api):
     for path, method, operation in operations:
-        assert operation["security"] == [{"api_key": []}], (path, method)
+        assert operation["security"] == [{api[2]: []}], (path, method)
         called = operation["x-amazon-apigateway-integration"]["uri"]["Fn::Sub"]
         name = re.search(r"functions/\$\{(\w+)\.Arn\}/invocations$", called)[1]
         assert resources[name]["Type"] == "AWS::Serverless::Function"
 
 
-def test_api_may_call_each_function_for_its_path_only(operations, resources):
+def test_api_may_call_each_function_for_its_path_only(operations, resources, api):
     for path, _, operation in operations:
         name = re.search(r"\$\{(\w+)Function\.Arn\}", operation["x-amazon-apigateway-integration"]["uri"]["Fn::Sub"])[1]
         permission = resources[f"{name}Permission"]["Properties"]
         assert permission["FunctionName"] == {"Ref": f"{name}Function"}
-        granted = permission["SourceArn"]["Fn::Sub"].split("${Api}/v1/*")[1]
-        assert re.fullmatch(granted.replace("*", "[^/]+(/[^/]+)?"), path)
+        granted = permission["SourceArn"]["Fn::Sub"].split(f"${{{api[0]}}}/v1/*")[1]
+        if api[0] == "OperatorApi":
+            assert granted == ""  # One function answers every path.
+        else:
+            assert re.fullmatch(granted.replace("*", "[^/]+(/[^/]+)?"), path)
 
 
 def test_names_of_models_are_alphanumeric(definition):
     # https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-known-issues.html
     assert all(name.isalnum() for name in definition["components"]["schemas"])
+
+
+def test_operators_sign_their_requests(project):
+    definition = yaml.safe_load((project / "api" / "operator.yaml").read_text())
+    [scheme] = definition["components"]["securitySchemes"].values()
+    # https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-swagger-extensions-authtype.html
+    assert scheme["x-amazon-apigateway-authtype"] == "awsSigv4"
+
+
+def test_responses_stand_where_they_are_used(operations):
+    # https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-known-issues.html
+    for path, method, operation in operations:
+        assert all("$ref" not in response for response in operation["responses"].values()), (path, method)
 
 
 def test_every_gateway_response_is_an_error_like_the_others(definition):
@@ -74,16 +97,27 @@ def test_every_gateway_response_is_an_error_like_the_others(definition):
 @pytest.mark.parametrize(
     "mac", ["AA:BB:CC:DD:EE:FF", "aa-bb-cc-dd-ee-ff", "AABBCCDDEEFF", "AA:BB-CC:DD:EE:FF", "AA:BB:CC:DD:EE", "x"]
 )
-def test_patterns_are_those_of_the_code(definition, mac):
+def test_patterns_are_those_of_the_code(project, mac):
+    definition = yaml.safe_load((project / "api" / "openapi.yaml").read_text())
+    operator = yaml.safe_load((project / "api" / "operator.yaml").read_text())
     [pattern] = [
         parameter["schema"]["pattern"]
         for parameter in definition["paths"]["/devices/{mac}/update"]["get"]["parameters"]
         if parameter["name"] == "mac"
     ]
     assert (re.search(pattern, mac) is not None) == (targets.normalise_mac(mac) is not None)
+    assert operator["components"]["parameters"]["Mac"]["schema"]["pattern"] == pattern
 
 
 @pytest.mark.parametrize("product", ["p", "demo-sensor", "-p", "P", "a" * 63, "a" * 64, ""])
-def test_pattern_of_a_product_is_that_of_the_code(definition, product):
+def test_pattern_of_a_product_is_that_of_the_code(project, product):
+    definition = yaml.safe_load((project / "api" / "openapi.yaml").read_text())
     pattern = definition["paths"]["/firmware/{product}/{version}"]["parameters"][0]["schema"]["pattern"]
     assert (re.search(pattern, product) is not None) == manifest.is_product(product)
+
+
+@pytest.mark.parametrize("tag", ["b", "site=berlin", "B", "=x", "", "a" * 63, "a" * 64, "a b"])
+def test_pattern_of_a_tag_is_that_of_the_code(project, tag):
+    definition = yaml.safe_load((project / "api" / "operator.yaml").read_text())
+    pattern = definition["components"]["schemas"]["Tags"]["properties"]["tags"]["items"]["pattern"]
+    assert (re.search(pattern, tag) is not None) == targets.is_tag(tag)

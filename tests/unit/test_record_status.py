@@ -1,18 +1,11 @@
 """RecordStatus, run on the very events of `sam local invoke`, over a fake of PostgreSQL."""
 
 import json
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from pg8000.exceptions import InterfaceError
 from pg8000.native import DatabaseError
-from support.functions import load_handler
-
-EVENTS = Path(__file__).resolve().parents[2] / "events" / "record_status"
-CONTEXT = SimpleNamespace(
-    function_name="f", memory_limit_in_mb=512, invoked_function_arn="arn:f", aws_request_id="r", log_stream_name="s"
-)
+from support.functions import CONTEXT, load_handler, read_event
 
 
 class FakeStatuses:
@@ -34,7 +27,7 @@ class FakeStatuses:
 
 
 @pytest.fixture
-def record(monkeypatch, capsys, caplog):
+def record(aws, monkeypatch, capsys, caplog):
     monkeypatch.setenv("POWERTOOLS_METRICS_NAMESPACE", "esp32-ota/test")
     handler = load_handler("record_status", monkeypatch)
     statuses = FakeStatuses()
@@ -44,7 +37,7 @@ def record(monkeypatch, capsys, caplog):
         capsys.readouterr()
         caplog.clear()
         caplog.set_level("INFO")
-        answer = handler.lambda_handler(json.loads((EVENTS / f"{name}.json").read_text()), CONTEXT)
+        answer = handler.lambda_handler(read_event("record_status", name), CONTEXT)
         lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         [call.metrics] = [line for line in lines if "_aws" in line]
         call.dropped = [line.code for line in caplog.records if line.getMessage() == "status dropped"]

@@ -30,7 +30,16 @@ from .emulator import Emulator, start_emulator, stop_emulator
 from .errors import LocalCloudError
 from .postgresql import Database, remove_cluster, start_postgresql, stop_postgresql
 from .processes import ServerProcess, clean_environment, stop_strays
-from .stack import API_ID, ARTIFACTS_BUCKET, REGION, STACK_NAME, aws_environment, build_stack, deploy_stack
+from .stack import (
+    API_ID,
+    ARTIFACTS_BUCKET,
+    OPERATOR_API_ID,
+    REGION,
+    STACK_NAME,
+    aws_environment,
+    build_stack,
+    deploy_stack,
+)
 
 PROJECT = Path(__file__).resolve().parents[2]
 DEVICE_MAC = "02:00:00:00:00:01"  # locally administered (IEEE 802), so nobody's
@@ -161,10 +170,11 @@ class LocalCloud:
 
     def _variables(self) -> dict[str, str]:
         device = self.device(DEVICE_MAC)
-        api = {"OTA_API_URL": _api_url(self.emulator), "OTA_API_KEY": self.api_key} if self.api_key else {}
+        api = {"OTA_API_URL": _api_url(self.emulator, API_ID), "OTA_API_KEY": self.api_key} if self.api_key else {}
         return {
             "OTA_BUCKET": self.bucket,
             **api,
+            "OTA_OPERATOR_API_URL": _api_url(self.emulator, OPERATOR_API_ID),
             "OTA_TOPIC_PREFIX": TOPIC_PREFIX,
             "OTA_MQTT_HOST": "127.0.0.1",
             "OTA_MQTT_PORT": str(self.emulator.mqtt_port),
@@ -314,7 +324,7 @@ def _bring_up(state: Path, running: _Running | None, say: Say) -> LocalCloud:
         "DatabaseName": running.database.name,
         "DatabaseSecretArn": secret["ARN"],
         "DatabaseCaPem": running.database.ca_file.read_text(),
-        "PublicApiUrl": _api_url(running.emulator),
+        "PublicApiUrl": _api_url(running.emulator, API_ID),
         "TopicPrefix": TOPIC_PREFIX,
         "DropGracePeriod": str(_DROP_GRACE_SECONDS),
         "PublishRatePerSecond": str(_PUBLISH_RATE_PER_SECOND),
@@ -467,8 +477,8 @@ def _make_signing_key(file: Path) -> bytes:
     return key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
-def _api_url(emulator: Emulator) -> str:
-    return f"{emulator.endpoint}/_aws/execute-api/{API_ID}/{_API_STAGE}"
+def _api_url(emulator: Emulator, api_id: str) -> str:
+    return f"{emulator.endpoint}/_aws/execute-api/{api_id}/{_API_STAGE}"
 
 
 def _record(state: Path, server: str) -> Path:

@@ -16,6 +16,7 @@ from ministack.services import apigateway_v1, iot, s3
 from ministack.services.cloudformation import provisioners
 
 _broker_subscribe = iot.broker_subscribe
+_create_rest_api = apigateway_v1._create_rest_api  # noqa: SLF001
 _create_server = BaseEventLoop.create_server
 _get_object = s3._get_object  # noqa: SLF001
 _import_rest_api = apigateway_v1._import_rest_api  # noqa: SLF001
@@ -35,6 +36,17 @@ async def _create_server_on_loopback(
 def _state_machine_definition_as_json(properties: Any) -> str:
     """Translate a definition written in YAML, as CloudFormation does; the emulator's Step Functions reads only JSON."""
     return json.dumps(yaml.safe_load(_state_machine_definition(properties)))
+
+
+def _create_rest_api_under_its_name(description: Any) -> Any:
+    """Let an API whose stack wants an id that is known beforehand have its name for one.
+
+    The tag that asks for it is the stack's, so all its APIs would get the same id.
+    """
+    tags = description.get("tags", {})
+    if "ms-custom-id" in tags:
+        description = {**description, "tags": {**tags, "ms-custom-id": description["name"]}}
+    return _create_rest_api(description)
 
 
 def _import_rest_api_with_gateway_responses(definition: Any, properties: Any = None) -> Any:
@@ -96,6 +108,7 @@ BaseEventLoop.create_server = _create_server_on_loopback  # type: ignore[assignm
 iot.broker_subscribe = _subscribe_without_replay
 s3._get_object = _get_object_with_range  # noqa: SLF001
 s3._list_object_versions = _list_object_versions_encoded  # noqa: SLF001
+apigateway_v1._create_rest_api = _create_rest_api_under_its_name  # noqa: SLF001
 apigateway_v1._import_rest_api = _import_rest_api_with_gateway_responses  # noqa: SLF001
 iam_actions.request_tag_context = _request_context_with_event_source
 provisioners._sfn_definition = _state_machine_definition_as_json  # noqa: SLF001

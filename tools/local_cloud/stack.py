@@ -12,7 +12,9 @@ from .processes import ServerProcess, clean_environment
 
 STACK_NAME = "ota"
 REGION = "us-east-1"
-API_ID = "localota"
+# The names of the REST APIs, which the emulator also takes for their ids.
+API_ID = f"{STACK_NAME}-api"
+OPERATOR_API_ID = f"{STACK_NAME}-operator-api"
 ARTIFACTS_BUCKET = "deployment-artifacts"
 # The emulator's Lambda workers are of the Python that runs it, and that is the one which runs us.
 RUNTIME = f"python{sys.version_info.major}.{sys.version_info.minor}"
@@ -72,8 +74,8 @@ def deploy_stack(
         [
             *("deploy", "--template", folder / "build" / "template.yaml", "--s3-bucket", ARTIFACTS_BUCKET),
             "--no-progressbar",
-            # The emulator gives a REST API the id that this tag names, so that its URL is known beforehand.
-            *("--tags", f"ms-custom-id={API_ID}"),
+            # With it the emulator takes a REST API's name for its id, so that its URL is known beforehand.
+            *("--tags", "ms-custom-id=name"),
         ],
         {"PythonRuntime": RUNTIME, "Architecture": ARCHITECTURE, **parameters},
         project=project,

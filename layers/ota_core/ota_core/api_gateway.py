@@ -26,12 +26,15 @@ Answer = dict[str, Any]
 
 
 class RequestRefused(OtaError):  # noqa: N818 - what happens to the request
-    """The request gets an error for an answer, and this is it."""
+    """The request gets an error for an answer, and this is it; `fields` stand beside code and message."""
 
-    def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None, **fields: str
+    ) -> None:
         super().__init__(code, message)
         self.status = status
         self.headers = headers or {}
+        self.fields = fields
 
 
 def path_parameter(event: Mapping[str, Any], name: str) -> str:
@@ -90,7 +93,7 @@ def answer(event: Mapping[str, Any], work: Callable[[Mapping[str, Any]], Answer]
     try:
         return work(event)
     except RequestRefused as refusal:
-        return answer_error(refusal.status, refusal.code, refusal.message, refusal.headers)
+        return answer_error(refusal.status, refusal.code, refusal.message, refusal.headers, **refusal.fields)
     except Exception as error:
         logger.exception("request failed")
         if is_outage(error) or isinstance(error, (BotoCoreError, ClientError)):
@@ -104,10 +107,12 @@ def answer(event: Mapping[str, Any], work: Callable[[Mapping[str, Any]], Answer]
         return answer_error(500, code, "The API cannot answer this request; its operator finds the reason in the log.")
 
 
-def answer_error(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> Answer:
+def answer_error(
+    status: int, code: str, message: str, headers: Mapping[str, str] | None = None, **fields: str
+) -> Answer:
     """An error as every client of the API reads it."""
     return answer_json(
         status,
-        json.dumps({"code": code, "message": message}).encode(),
+        json.dumps({"code": code, "message": message, **fields}).encode(),
         {"Cache-Control": "no-store", **(headers or {})},
     )

@@ -1,0 +1,224 @@
+"""OperateReleases: what operators see of releases and devices, and what they do to them.
+
+The event is API Gateway's, with the caller's identity in `caller`. Whoever may invoke this function has seen to it that
+the caller may do what he asks for. An answer may hold `wake`: an execution that should go on with a release.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.utilities.typing import LambdaContext
+from ota_core import strict_json
+from ota_core.api_gateway import Answer, RequestRefused, answer, answer_json, path_parameter, query_parameter
+from ota_core.database import Database, DatabaseSettings
+from ota_core.device_status import FAILING, DeviceState
+from ota_core.environment import read_environment
+from ota_core.manifest import is_product
+from ota_core.operator_actions import Action, ActionRefused
+from ota_core.operator_store import RELEASE_STATES, OperatorStore, UnknownDevice, UnknownRelease
+from ota_core.paging import read_cursor
+from ota_core.targets import is_tag, normalise_mac
+
+MAX_LIMIT = 200
+DEFAULT_LIMIT = 50
+MAX_TAGS = 50
+# What `state` may ask for in the list of a release's devices.
+DEVICE_STATES = {state.value: [state.value] for state in DeviceState} | {
+    "failing": sorted(state.value for state in FAILING)
+}
+_RELEASE_ID = re.compile(r"[0-9a-f]{32}")
+_Position = TypeVar("_Position")
+
+OPERATORS = OperatorStore(Database(read_environment(DatabaseSettings), timeout_seconds=20))
+logger = Logger()
+
+
+@logger.inject_lambda_context
+def lambda_handler(event: dict[str, Any], context: LambdaContext) -> Answer:
+    """Answer the request of the operator `event["caller"]`."""
+    return answer(event, route, logger)
+
+
+def route(event: Mapping[str, Any]) -> Answer:
+    """Do what the request's method and path say."""
+    work = ROUTES.get((event["httpMethod"], event["resource"]))
+    if work is None:
+        raise RequestRefused(404, "not_found", "There is no such path with this method.")
+    try:
+        return work(event)
+    except UnknownRelease as error:
+        raise RequestRefused(404, "release_unknown", f"There is no release {error}.") from error
+    except UnknownDevice as error:
+        raise RequestRefused(
+            404, "device_unknown", f"Nothing was ever heard of {error}, and it has no tags."
+        ) from error
+
+
+def list_releases(event: Mapping[str, Any]) -> Answer:
+    """`GET /releases`, newest first."""
+    product = query_parameter(event, "product")
+    if product is not None and not is_product(product):
+        raise RequestRefused(400, "product_invalid", "The query's product is none.")
+    return _answer(
+        OPERATORS.list_releases(
+            product=product,
+            state=_one_of(event, "state", RELEASE_STATES),
+            before=_position(event, "releases", _row_id),
+            limit=_limit(event),
+        )
+    )
+
+
+def describe_release(event: Mapping[str, Any]) -> Answer:
+    """`GET /releases/{release_id}`."""
+    return _answer(OPERATORS.describe_release(_release_id(event)))
+
+
+def list_devices(event: Mapping[str, Any]) -> Answer:
+    """`GET /releases/{release_id}/devices`, by MAC."""
+    state = _one_of(event, "state", DEVICE_STATES)
+    return _answer(
+        OPERATORS.list_devices(
+            _release_id(event),
+            states=DEVICE_STATES[state] if state else [known.value for known in DeviceState],
+            after=_position(event, "devices", normalise_mac),
+            limit=_limit(event),
+        )
+    )
+
+
+def act(event: Mapping[str, Any]) -> Answer:
+    """`POST /releases/{release_id}/actions`."""
+    body = _body(event)
+    try:
+        action = Action(str(body.get("action")))
+    except ValueError as error:
+        raise RequestRefused(
+            400, "action_invalid", f"The body's action is none; expected one of {', '.join(Action)}."
+        ) from error
+    wave = body.get("wave")
+    if (action is Action.PROMOTE) != (type(wave) is int):
+        raise RequestRefused(
+            400,
+            "wave_invalid",
+            "Promoting, and nothing else, takes the number of the next wave: "
+            '{"action": "promote", "wave": 2}. So a request that is repeated promotes once.',
+        )
+    release_id = _release_id(event)
+    try:
+        release, wake = OPERATORS.act(release_id, action, wave=wave, caller=event["caller"])
+    except ActionRefused as why:
+        raise RequestRefused(
+            409, "action_not_allowed", f"This {why.state} release refuses to {action}: {why}.", state=why.state
+        ) from why
+    logger.info("acted", extra={"action": action, "release_id": release_id, "caller": event["caller"]})
+    return _answer(release) | ({"wake": asdict(wake)} if wake else {})
+
+
+def describe_device(event: Mapping[str, Any]) -> Answer:
+    """`GET /devices/{mac}`, with its history, newest first."""
+    before = _position(event, "history", _reported)
+    return _answer(OPERATORS.describe_device(_mac(event), before=before, limit=_limit(event)))
+
+
+def replace_tags(event: Mapping[str, Any]) -> Answer:
+    """`PUT /devices/{mac}/tags`."""
+    mac = _mac(event)
+    tags = _body(event).get("tags")
+    if not isinstance(tags, list) or not all(isinstance(tag, str) and is_tag(tag) for tag in tags):
+        raise RequestRefused(
+            400,
+            "tags_invalid",
+            'Expected {"tags": ["beta", "site=berlin"]}: a-z, 0-9, _ . = - and at most 63 characters each.',
+        )
+    if len(set(tags)) > MAX_TAGS:
+        raise RequestRefused(400, "tags_invalid", f"{len(set(tags))} tags; a device has at most {MAX_TAGS}.")
+    return _answer(OPERATORS.replace_tags(mac, sorted(set(tags)), caller=event["caller"]))
+
+
+ROUTES: dict[tuple[str, str], Callable[[Mapping[str, Any]], Answer]] = {
+    ("GET", "/releases"): list_releases,
+    ("GET", "/releases/{release_id}"): describe_release,
+    ("GET", "/releases/{release_id}/devices"): list_devices,
+    ("POST", "/releases/{release_id}/actions"): act,
+    ("GET", "/devices/{mac}"): describe_device,
+    ("PUT", "/devices/{mac}/tags"): replace_tags,
+}
+
+
+def _answer(document: dict[str, Any]) -> Answer:
+    return answer_json(200, json.dumps(document, ensure_ascii=False).encode(), {"Cache-Control": "no-store"})
+
+
+def _mac(event: Mapping[str, Any]) -> str:
+    mac = normalise_mac(path_parameter(event, "mac"))
+    if mac is None:
+        raise RequestRefused(400, "mac_invalid", "The path holds no MAC address, such as AA:BB:CC:DD:EE:FF.")
+    return mac
+
+
+def _release_id(event: Mapping[str, Any]) -> str:
+    release_id = path_parameter(event, "release_id")
+    if _RELEASE_ID.fullmatch(release_id) is None:
+        raise RequestRefused(404, "release_unknown", "The path names no release: its id has 32 hex digits.")
+    return release_id
+
+
+def _limit(event: Mapping[str, Any]) -> int:
+    text = query_parameter(event, "limit")
+    if text is None:
+        return DEFAULT_LIMIT
+    if not (text.isascii() and text.isdecimal() and len(text) < 4 and 1 <= int(text) <= MAX_LIMIT):
+        raise RequestRefused(400, "limit_invalid", f"The query's limit is none; expected 1 to {MAX_LIMIT}.")
+    return int(text)
+
+
+def _one_of(event: Mapping[str, Any], name: str, allowed: Mapping[str, Any] | tuple[str, ...]) -> str | None:
+    value = query_parameter(event, name)
+    if value is not None and value not in allowed:
+        raise RequestRefused(400, f"{name}_invalid", f"The query's {name} is none; expected {', '.join(allowed)}.")
+    return value
+
+
+def _position(event: Mapping[str, Any], listed: str, read: Callable[..., _Position | None]) -> _Position | None:
+    """What `read` makes of the cursor; None where the first page is asked for."""
+    text = query_parameter(event, "after")
+    if text is None:
+        return None
+    try:
+        position = read(*read_cursor(text, listed))
+    except (TypeError, ValueError, AttributeError, OverflowError):
+        position = None
+    if position is None:
+        raise RequestRefused(
+            400, "cursor_invalid", "The query's after is no cursor of this list; pass on `next` of the page before."
+        )
+    return position
+
+
+def _reported(moment: str, row: int) -> tuple[datetime, int] | None:
+    at, row_id = datetime.fromisoformat(moment), _row_id(row)
+    return None if at.tzinfo is None or row_id is None else (at.astimezone(UTC), row_id)
+
+
+def _row_id(value: object) -> int | None:
+    return value if type(value) is int and 0 <= value < 2**63 else None
+
+
+def _body(event: Mapping[str, Any]) -> dict[str, Any]:
+    raw = event.get("body") or ""
+    try:
+        document = strict_json.loads(base64.b64decode(raw) if event.get("isBase64Encoded") else raw.encode())
+    except ValueError as error:
+        raise RequestRefused(400, "body_not_json", f"The body is not JSON ({error}).") from error
+    if not isinstance(document, dict):
+        raise RequestRefused(400, "body_not_json", "The body is no JSON object.")
+    return document

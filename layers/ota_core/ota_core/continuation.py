@@ -1,0 +1,59 @@
+"""Lets another execution of the pipeline go on with a release after an operator's action."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from botocore.exceptions import ClientError
+
+if TYPE_CHECKING:
+    from mypy_boto3_stepfunctions import SFNClient
+
+# What Step Functions says of an execution that has ended, or that it has forgotten after 90 days.
+_OVER = {"ExecutionDoesNotExist", "ValidationException"}
+_BROKEN = {"FAILED", "TIMED_OUT", "ABORTED"}
+
+
+class Continuation:
+    """Starts continuations."""
+
+    def __init__(self, step_functions: SFNClient, state_machine_arn: str) -> None:
+        self._step_functions = step_functions
+        self._state_machine_arn = state_machine_arn
+
+    def wake(self, release_id: str, execution: str, *, is_due: bool) -> None:
+        """End a release's present execution and start one that goes on from what PostgreSQL knows.
+
+        In this order, so that what the present one might still publish does not come after what the next one does.
+        Broken off in between, it is made good by repeating the operator's action.
+
+        Args:
+            release_id: of the release.
+            execution: ARN of the present execution.
+            is_due: False: only where the present execution broke.
+        """
+        if not is_due and not self._is_broken(execution):
+            return
+        self._stop(execution)
+        self._step_functions.start_execution(
+            stateMachineArn=self._state_machine_arn,
+            input=json.dumps({"registration": {"outcome": "continued", "release_id": release_id}}),
+        )
+
+    def _is_broken(self, execution: str) -> bool:
+        try:
+            return self._step_functions.describe_execution(executionArn=execution)["status"] in _BROKEN
+        except ClientError as error:
+            if error.response["Error"]["Code"] in _OVER:
+                return False
+            raise
+
+    def _stop(self, execution: str) -> None:
+        try:
+            self._step_functions.stop_execution(
+                executionArn=execution, cause="An operator's action; another execution goes on with the release."
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in _OVER:
+                raise

@@ -1,0 +1,252 @@
+"""What operators see and do, in PostgreSQL."""
+
+import json
+import uuid
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from ota_core.device_status import DeviceState, DeviceStatus
+from ota_core.operator_actions import Action, ActionRefused
+from ota_core.operator_store import OperatorStore, UnknownDevice, UnknownRelease, Wake
+from ota_core.paging import read_cursor
+from ota_core.rollout_store import RolloutStore
+from ota_core.status_store import StatusStore
+from support.drops import make_drop
+
+CALLER = "arn:aws:iam::123456789012:user/op"
+PLAN = {"waves": [{"percent": 1, "soak": "3600s"}, {"percent": 10, "soak": "3600s"}, {"percent": 100}]}
+BEGIN = datetime(2026, 6, 1, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def store(database):
+    return OperatorStore(database)
+
+
+@pytest.fixture
+def product():
+    return f"p-{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def release(insert_release, product):
+    """Makes a release with a real envelope: rolling out in three waves, one of them out, unless told otherwise."""
+
+    def make(**changes):
+        drop = make_drop(product=product)
+        fields = {
+            "release_id": drop.release_id,
+            "product": product,
+            "envelope": drop.manifest.decode(),
+            "execution_arn": "arn:execution:first",
+            "state": "rolling_out",
+            "rollout": json.dumps(PLAN),
+            "waves_published": 1,
+            "cohort_percent": 1.0,
+        }
+        return insert_release(**fields | changes)["release_id"]
+
+    return make
+
+
+@pytest.fixture
+def act(store):
+    def call(release_id, action, wave=None):
+        return store.act(release_id, Action(action), wave=wave, caller=CALLER)
+
+    return call
+
+
+@pytest.fixture
+def audited(database):
+    def ask(release_id):
+        rows = database.transaction(
+            lambda connection: connection.run(
+                "SELECT caller, action, details FROM audit WHERE release_id = :id ORDER BY id", id=release_id
+            )
+        )
+        return [tuple(row) for row in rows]
+
+    return ask
+
+
+def report(database, release_id, mac, state="installed", second=0, reason=None):
+    StatusStore(database).record(
+        [
+            DeviceStatus(
+                mac=mac,
+                release_id=release_id,
+                state=DeviceState(state),
+                progress=None,
+                reason=reason,
+                running_version="1.0.0",
+                received_at=BEGIN + timedelta(seconds=second),
+            )
+        ]
+    )
+
+
+def test_releases_are_listed_newest_first_in_pages(store, release, product):
+    made = [release() for _ in range(5)]
+    pages, before = [], None
+    while True:
+        page = store.list_releases(product=product, state=None, before=before, limit=2)
+        pages.append([listed["release_id"] for listed in page["releases"]])
+        if "next" not in page:
+            break
+        [before] = read_cursor(page["next"], "releases")
+    assert pages == [[made[4], made[3]], [made[2], made[1]], [made[0]]]
+
+
+def test_releases_are_listed_by_state(store, release, product):
+    withdrawn = release(state="withdrawn")
+    release()
+    page = store.list_releases(product=product, state="withdrawn", before=None, limit=50)
+    assert [listed["release_id"] for listed in page["releases"]] == [withdrawn]
+
+
+def test_release_is_described_with_all_that_happened(store, database, release, act):
+    release_id = release()
+    report(database, release_id, "02:10:00:00:00:01")
+    report(database, release_id, "02:10:00:00:00:02", "failed", reason="timeout")
+    act(release_id, "pause")
+    RolloutStore(database).advance(release_id, "arn:execution:first", now=datetime.now(UTC), takes_over=False)
+    described = store.describe_release(release_id)
+    json.dumps(described)
+    assert described["manifest"]["product"] == described["product"]
+    assert described["devices"] == {"installed": 1, "failed": 1}
+    assert [(wave["number"], wave["is_published"]) for wave in described["waves"]] == [
+        (1, True),
+        (2, False),
+        (3, False),
+    ]
+    assert described["decisions"][0]["step"] == "hold"
+    assert described["decisions"][0]["execution"] == "arn:execution:first"
+    assert described["expected"] == described["decisions"][0]["numbers"]["expected"]
+    assert [(done["caller"], done["action"]) for done in described["actions"]] == [(CALLER, "pause")]
+    assert described["is_paused"]
+
+
+def test_release_without_a_rollout_is_described(store, release):
+    described = store.describe_release(release(rollout=None, state="published"))
+    assert (described["waves"], described["expected"], described["rollout"]) == ([], None, None)
+
+
+@pytest.mark.parametrize("call", ["describe_release", "list_devices", "act"])
+def test_release_that_is_not_there_is_unknown(store, act, call):
+    calls = {
+        "describe_release": lambda: store.describe_release("0" * 32),
+        "list_devices": lambda: store.list_devices("0" * 32, states=["failed"], after=None, limit=1),
+        "act": lambda: act("0" * 32, "abort"),
+    }
+    with pytest.raises(UnknownRelease):
+        calls[call]()
+
+
+def test_failing_devices_are_listed_with_their_reasons_in_pages(store, database, release):
+    release_id = release()
+    for number in range(1, 6):
+        report(database, release_id, f"02:11:00:00:00:{number:02X}", "failed", reason=f"reason {number}")
+    report(database, release_id, "02:11:00:00:00:00", "installed")
+    pages, after = [], None
+    while True:
+        page = store.list_devices(release_id, states=["failed", "rejected"], after=after, limit=2)
+        pages.append([(device["mac"], device["reason"]) for device in page["devices"]])
+        if "next" not in page:
+            break
+        [after] = read_cursor(page["next"], "devices")
+    assert [len(page) for page in pages] == [2, 2, 1]
+    assert [device for page in pages for device in page] == [
+        (f"02:11:00:00:00:{number:02X}", f"reason {number}") for number in range(1, 6)
+    ]
+
+
+def test_device_is_described_with_its_history_newest_first_in_pages(store, database, release):
+    mac, release_id = "02:12:00:00:00:01", release()
+    for second, state in enumerate(["downloading", "verifying", "rebooting", "installed"]):
+        report(database, release_id, mac, state, second)
+    first = store.describe_device(mac, before=None, limit=3)
+    assert [entry["state"] for entry in first["history"]] == ["installed", "rebooting", "verifying"]
+    moment, row = read_cursor(first["next"], "history")
+    rest = store.describe_device(mac, before=(datetime.fromisoformat(moment), row), limit=3)
+    assert [entry["state"] for entry in rest["history"]] == ["downloading"]
+    assert "next" not in rest
+    assert (first["running_version"], first["last_seen_at"]) == ("1.0.0", "2026-06-01T00:00:03Z")
+    json.dumps(first)
+
+
+def test_device_that_nobody_knows_is_unknown(store):
+    with pytest.raises(UnknownDevice):
+        store.describe_device("02:13:00:00:00:01", before=None, limit=1)
+
+
+def test_device_may_be_tagged_before_it_is_known(store):
+    store.replace_tags("02:13:00:00:00:02", ["beta"], caller=CALLER)
+    described = store.describe_device("02:13:00:00:00:02", before=None, limit=1)
+    assert (described["tags"], described["product"], described["history"]) == (["beta"], None, [])
+
+
+def test_tags_are_replaced_and_each_change_is_audited_once(store, database):
+    mac = "02:13:00:00:00:03"
+    for tags in (["beta", "site=berlin"], ["beta", "site=berlin"], ["alpha"], []):
+        assert store.replace_tags(mac, tags, caller=CALLER) == {"mac": mac, "tags": tags}
+    rows = database.transaction(
+        lambda connection: connection.run(
+            "SELECT caller, action, details FROM audit WHERE mac = CAST(:mac AS macaddr) ORDER BY id", mac=mac
+        )
+    )
+    assert [row[2] for row in rows] == [
+        {"before": [], "tags": ["beta", "site=berlin"]},
+        {"before": ["beta", "site=berlin"], "tags": ["alpha"]},
+        {"before": ["alpha"], "tags": []},
+    ]
+    assert {(row[0], row[1]) for row in rows} == {(CALLER, "tag")}
+
+
+def test_action_is_audited_once_however_often_it_is_repeated(release, act, audited):
+    release_id = release()
+    assert act(release_id, "pause")[0]["is_paused"]
+    assert act(release_id, "pause")[0]["is_paused"]
+    assert audited(release_id) == [(CALLER, "pause", {"state": "rolling_out", "waves_published": 1})]
+
+
+def test_action_that_is_refused_leaves_no_trace(release, act, audited):
+    release_id = release(state="withdrawn")
+    with pytest.raises(ActionRefused):
+        act(release_id, "resume")
+    assert audited(release_id) == []
+
+
+def test_pause_wakes_nothing_and_resume_wakes(release, act):
+    release_id = release()
+    assert act(release_id, "pause")[1] is None
+    assert act(release_id, "resume")[1] == Wake(release_id, "arn:execution:first", is_due=True)
+
+
+@pytest.mark.parametrize(("action", "wave"), [("abort", None), ("promote", 2)])
+def test_execution_that_never_went_on_is_due_until_one_does(database, release, act, action, wave):
+    release_id = release()
+    for _ in range(3):
+        assert act(release_id, action, wave)[1] == Wake(release_id, "arn:execution:first", is_due=True)
+    RolloutStore(database).advance(release_id, "arn:execution:second", now=datetime.now(UTC), takes_over=True)
+    assert act(release_id, action, wave)[1] == Wake(release_id, "arn:execution:second", is_due=False)
+
+
+def test_release_without_a_rollout_is_aborted(database, release, act):
+    release_id = release(rollout=None, state="published")
+    assert act(release_id, "abort")[0]["is_aborted"]
+    RolloutStore(database).advance(release_id, "arn:execution:second", now=datetime.now(UTC), takes_over=True)
+    assert act(release_id, "abort")[0]["state"] == "withdrawn"
+
+
+def test_wave_is_promoted_once_however_late_the_request_is_repeated(database, release, act, audited):
+    release_id = release()
+    act(release_id, "promote", 2)
+    database.transaction(
+        lambda connection: connection.run(
+            "UPDATE releases SET waves_published = 2, is_promoted = false WHERE release_id = :id", id=release_id
+        )
+    )
+    summary, wake = act(release_id, "promote", 2)
+    assert (summary["is_promoted"], wake) == (False, None)
+    assert len(audited(release_id)) == 1
