@@ -163,13 +163,6 @@ class Pipeline:
         """Everything that was published for a product until now, on whatever topic."""
         return [message for message in self._heard_so_far() if message.json["product"] == product]
 
-    def wait_until_heard(self, product: str, count: int, seconds: float) -> None:
-        """Wait until so many messages were published for a product."""
-        deadline = time.monotonic() + seconds
-        while (heard := len(self.heard_of_product(product))) < count:
-            if time.monotonic() > deadline:
-                raise AssertionError(f"after {seconds} s there are {heard} messages for {product}; expected {count}")
-
     def _heard_so_far(self) -> list[Message]:
         # A broker keeps the order of what it delivers to one client: when this one is there, the others were.
         mark = f"{time.time_ns()}"

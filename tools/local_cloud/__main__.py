@@ -1,5 +1,6 @@
-"""Start and stop the local cloud: python -m local_cloud up|down|status."""
+"""Start and stop the local cloud: python -m local_cloud up|down|status|sam-local."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ import click
 
 from .cloud import PROJECT, is_running, start, stop
 from .errors import LocalCloudError
+from .sam_local import reachable_from_containers
 
 _state = click.option(
     "--state", type=click.Path(path_type=Path), default=PROJECT / ".local", help="The folder of its files."
@@ -49,6 +51,19 @@ def status(state: Path) -> None:
     alive = is_running(state)
     print("running" if alive else "not running")
     sys.exit(not alive)
+
+
+@main.command()
+@_state
+def sam_local(state: Path) -> None:
+    """Let `sam local invoke` reach it, until Ctrl-C; starts it where it does not run."""
+    cloud = start(state, print)
+    print("building the stack for the runtime of AWS")
+    with reachable_from_containers(cloud) as prepared:
+        command = " ".join(prepared.command)
+        print(f"\nNext, in another shell:  . {os.path.relpath(state)}/env\n  {command} --event EVENT.json FUNCTION")
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.pause()
 
 
 def _interrupt(_number: int, _frame: object) -> None:

@@ -256,11 +256,15 @@ def _issue_server_certificate(certificate_file: Path, key_file: Path, uid: int |
         authority_key,
         [(x509.BasicConstraints(ca=True, path_length=0), True), (key_usage, True)],
     )
-    loopback = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    names = [
+        x509.DNSName("localhost"),
+        x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
+        x509.DNSName("host.docker.internal"),  # what a container calls this machine
+    ]
     server = issue(
         x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")]),
         server_key,
-        [(x509.BasicConstraints(ca=False, path_length=None), True), (x509.SubjectAlternativeName(loopback), False)],
+        [(x509.BasicConstraints(ca=False, path_length=None), True), (x509.SubjectAlternativeName(names), False)],
     )
     certificate_file.write_bytes(server)
     key_file.touch(mode=0o600)

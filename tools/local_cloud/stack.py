@@ -38,8 +38,8 @@ def aws_environment(endpoint: str) -> dict[str, str]:
     )
 
 
-def build_stack(project: Path, folder: Path, log: Path, record: Path) -> None:
-    """Build functions and layers into `folder`; what did not change comes from a cache there.
+def build_stack(project: Path, folder: Path, log: Path, record: Path, runtime: str = RUNTIME) -> None:
+    """Build functions and layers for a runtime into `folder`; what did not change comes from a cache there.
 
     Raises:
         LocalCloudError: `sam build` failed.
@@ -54,7 +54,7 @@ def build_stack(project: Path, folder: Path, log: Path, record: Path) -> None:
             "--cache-dir",
             folder / "cache",
         ],
-        {"PythonRuntime": RUNTIME, "Architecture": ARCHITECTURE},
+        {"PythonRuntime": runtime, "Architecture": ARCHITECTURE},
         project=project,
         environment=aws_environment("http://127.0.0.1:9"),  # building calls nobody
         log=log,

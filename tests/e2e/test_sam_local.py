@@ -1,0 +1,70 @@
+"""Every function runs in the container of AWS's runtime, from what `sam build` packs, on the files under events/.
+
+That is where a dependency shows that is missing in the layer. The functions use the local cloud, in the order of a
+release, so that each finds what the one before it did.
+"""
+
+import json
+import subprocess
+
+import docker
+import pytest
+from docker.errors import DockerException
+from local_cloud.sam_local import reachable_from_containers
+from support.functions import read_event
+
+CASES = {
+    "validate_signature/incomplete_drop": {"outcome": "waiting"},
+    "register_metadata/new_release": {"outcome": "registered", "version": "1.4.0"},
+    "resolve_targets/only_wave": {"outcome": "wave", "batches": 1, "messages": 2},
+    "publish_mqtt/batch": {"published": 2},
+    "advance_rollout/published_wave": {"step": "complete"},
+    "settle_drop/archive": {"settled": "archived"},
+    "announce_failure/failed_execution": None,
+    "check_for_update/older_version": {"statusCode": 204},
+    "deliver_firmware/unknown_version": {"statusCode": 404},
+    "migrate_database/create": None,
+}
+
+
+@pytest.fixture(scope="module")
+def prepared(cloud):
+    try:
+        docker.from_env().ping()
+    except DockerException as error:
+        pytest.skip(f"no container engine answers, which `sam local invoke` needs: {error}")
+    with reachable_from_containers(cloud) as sam_local:
+        yield sam_local
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_function_runs_in_the_container_of_its_runtime(cloud, prepared, case):
+    function, name = case.split("/")
+    event = read_event(function, name)
+    s3 = cloud.client("s3")
+    answer_to_cloudformation = {"Bucket": cloud.bucket, "Key": "work/answer-to-cloudformation.json"}
+    if "ResponseURL" in event:
+        url = s3.generate_presigned_url("put_object", Params=answer_to_cloudformation | {"ContentType": ""})
+        event["ResponseURL"] = url.replace("127.0.0.1", "host.docker.internal")
+    done = subprocess.run(
+        [*prepared.command, "--skip-pull-image", "--event", "-", logical_id(function)],
+        input=json.dumps(event),
+        env=cloud.environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout.splitlines()[-1])
+    expected = CASES[case]
+    if expected is None:
+        assert answer is None, done.stderr
+    else:
+        assert expected.items() <= answer.items(), done.stderr
+    if "ResponseURL" in event:
+        assert json.load(s3.get_object(**answer_to_cloudformation)["Body"])["Status"] == "SUCCESS"
+
+
+def logical_id(function):
+    return "".join(word.capitalize() for word in function.split("_")) + "Function"
