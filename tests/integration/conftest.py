@@ -24,6 +24,8 @@ def postgresql():
     # Not under pytest's folders, which are closed to the user that PostgreSQL runs as.
     folder = PROJECT / ".local-integration"
     folder.mkdir(exist_ok=True)
+    if left := ServerProcess.load(folder / "record"):  # by a run that was killed
+        stop_postgresql(left)
     server = start_postgresql(folder / "cluster", folder / "ca.pem", folder / "log", folder / "record")
     yield server
     stop_postgresql(ServerProcess.load(folder / "record"))
@@ -31,7 +33,7 @@ def postgresql():
     shutil.rmtree(folder)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # no longer: other tests have a mocked AWS of their own
 def connect(postgresql):
     """Makes connections as the functions make them: by secret, over verified TLS."""
     with mock_aws(), pytest.MonkeyPatch.context() as environment:
@@ -50,7 +52,7 @@ def connect(postgresql):
         yield lambda: Database(settings, timeout_seconds=60)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def database(connect):
     """A database with the schema that `migrate_database` makes."""
     connected = connect()
@@ -74,7 +76,7 @@ def _migrate():
 _numbers = itertools.count(1)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def insert_release(database):
     """Puts a release into the database, published unless told otherwise; gives its id and fields."""
 

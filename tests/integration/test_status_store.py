@@ -17,7 +17,7 @@ _macs = itertools.count(1)
 
 
 def new_mac():
-    return ":".join(f"{byte:02X}" for byte in (0x020000000000 + next(_macs)).to_bytes(6))
+    return ":".join(f"{byte:02X}" for byte in (0x022000000000 + next(_macs)).to_bytes(6))
 
 
 @pytest.fixture(scope="module")
