@@ -74,7 +74,7 @@ def test_device_without_power_in_the_middle_goes_on_where_it_stopped(cloud, flee
     with fleet(MACS[4], "e2e-power") as device:
         device.wait_for_event("checked_in")
         drop_in(cloud, "e2e-power/app", drop)
-        device.wait_for(lambda event: event["event"] == "chunk_confirmed" and event["offset"] >= 262_144, 60)
+        device.wait_for(lambda event: event["event"] == "chunk_confirmed" and event["offset"] >= 262_144, 180)
     with fleet(MACS[4], "e2e-power") as device:
         started = device.wait_for_event("download_started")
         assert started["offset"] >= 262_144
@@ -87,7 +87,7 @@ def test_device_whose_self_test_fails_goes_back_to_the_old_version(cloud, fleet)
     with fleet(MACS[5], "e2e-broken", fail_self_test="2.0.0") as device:
         device.wait_for_event("checked_in")
         drop_in(cloud, "e2e-broken/app", drop)
-        device.wait_for(lambda event: event.get("state") == "rolled_back", 60)
+        device.wait_for(lambda event: event.get("state") == "rolled_back", 180)
         assert device.running_version == "1.0.0"
 
 
@@ -99,7 +99,7 @@ def test_device_refuses_a_release_by_a_key_that_it_was_not_flashed_with(cloud, f
         with fleet(MACS[6], "e2e-stranger") as device:
             device.wait_for_event("checked_in")
             drop_in(cloud, "e2e-stranger/app", drop)
-            refused = device.wait_for(lambda event: event.get("state") == "rejected", 60)
+            refused = device.wait_for(lambda event: event.get("state") == "rejected", 180)
             assert refused["reason"] == "envelope_untrusted_key"
             assert device.running_version == "1.0.0"
             assert not [event for event in device.events if event["event"] == "download_started"]

@@ -128,7 +128,7 @@ class SimulatedDevice:
                     )
                 self._changed.wait(left)
 
-    def wait_for_event(self, name: str, seconds: float = 60.0) -> dict[str, Any]:
+    def wait_for_event(self, name: str, seconds: float = 180.0) -> dict[str, Any]:
         """Wait for an event of this name, and raise as `wait_for`."""
         return self.wait_for(lambda event: event["event"] == name, seconds)
 
