@@ -42,6 +42,7 @@ _ADD_HISTORY = f"""
 INSERT INTO device_history (mac, release, state, reason, running_version, reported_at, last_reported_at)
 SELECT mac, release, state, reason, running_version, min(received_at), max(received_at) {_MESSAGES}
 GROUP BY mac, release, state, reason, running_version
+ORDER BY min(received_at), array_position(CAST(:order AS text[]), state)
 ON CONFLICT (mac, release, state, (coalesce(reason, '')), (coalesce(running_version, ''))) DO UPDATE SET
     reported_at = least(device_history.reported_at, EXCLUDED.reported_at),
     last_reported_at = greatest(device_history.last_reported_at, EXCLUDED.last_reported_at)
@@ -104,8 +105,9 @@ def _record(connection: Connection, known: list[tuple[int, str, DeviceStatus]]) 
         "running_versions": [status.running_version for _, _, status in known],
         "received_at": [status.received_at for _, _, status in known],
     }
+    order = [state.value for state in DeviceState]
     connection.run(_SEE_DEVICES, **messages)
-    raised = connection.run(_RAISE_STATES, **messages, order=[state.value for state in DeviceState])
-    connection.run(_ADD_HISTORY, **messages)
+    raised = connection.run(_RAISE_STATES, **messages, order=order)
+    connection.run(_ADD_HISTORY, **messages, order=order)
     if raised:
         connection.run(_UPDATE_DEVICES, macs=[mac for (mac,) in raised])
