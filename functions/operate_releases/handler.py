@@ -19,11 +19,11 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from ota_core import strict_json
 from ota_core.api_gateway import Answer, RequestRefused, answer, answer_json, path_parameter, query_parameter
 from ota_core.database import Database, DatabaseSettings
-from ota_core.device_status import FAILING, DeviceState
+from ota_core.device_status import DeviceState
 from ota_core.environment import read_environment
 from ota_core.manifest import is_product
 from ota_core.operator_actions import Action, ActionRefused
-from ota_core.operator_store import RELEASE_STATES, OperatorStore, UnknownDevice, UnknownRelease
+from ota_core.operator_store import FAILING_DEVICES, RELEASE_STATES, OperatorStore, UnknownDevice, UnknownRelease
 from ota_core.paging import read_cursor
 from ota_core.targets import is_tag, normalise_mac
 
@@ -31,9 +31,7 @@ MAX_LIMIT = 200
 DEFAULT_LIMIT = 50
 MAX_TAGS = 50
 # What `state` may ask for in the list of a release's devices.
-DEVICE_STATES = {state.value: [state.value] for state in DeviceState} | {
-    "failing": sorted(state.value for state in FAILING)
-}
+DEVICE_STATES = (*DeviceState, FAILING_DEVICES)
 _RELEASE_ID = re.compile(r"[0-9a-f]{32}")
 _Position = TypeVar("_Position")
 
@@ -49,9 +47,17 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> Answer:
 
 def route(event: Mapping[str, Any]) -> Answer:
     """Do what the request's method and path say."""
-    work = ROUTES.get((event["httpMethod"], event["resource"]))
+    work, parameters = ROUTES.get((event["httpMethod"], event["resource"]), (None, ()))
     if work is None:
         raise RequestRefused(404, "not_found", "There is no such path with this method.")
+    unknown = sorted(set(event.get("queryStringParameters") or {}) - set(parameters))
+    if unknown:
+        # A filter with a slip of the pen would list what nobody asked for.
+        raise RequestRefused(
+            400,
+            "query_unknown",
+            f"The query has {unknown[0]!r:.60}; here it takes {', '.join(parameters) or 'nothing'}.",
+        )
     try:
         return work(event)
     except UnknownRelease as error:
@@ -84,11 +90,10 @@ def describe_release(event: Mapping[str, Any]) -> Answer:
 
 def list_devices(event: Mapping[str, Any]) -> Answer:
     """`GET /releases/{release_id}/devices`, by MAC."""
-    state = _one_of(event, "state", DEVICE_STATES)
     return _answer(
         OPERATORS.list_devices(
             _release_id(event),
-            states=DEVICE_STATES[state] if state else [known.value for known in DeviceState],
+            state=_one_of(event, "state", DEVICE_STATES),
             after=_position(event, "devices", normalise_mac),
             limit=_limit(event),
         )
@@ -144,13 +149,14 @@ def replace_tags(event: Mapping[str, Any]) -> Answer:
     return _answer(OPERATORS.replace_tags(mac, sorted(set(tags)), caller=event["caller"]))
 
 
-ROUTES: dict[tuple[str, str], Callable[[Mapping[str, Any]], Answer]] = {
-    ("GET", "/releases"): list_releases,
-    ("GET", "/releases/{release_id}"): describe_release,
-    ("GET", "/releases/{release_id}/devices"): list_devices,
-    ("POST", "/releases/{release_id}/actions"): act,
-    ("GET", "/devices/{mac}"): describe_device,
-    ("PUT", "/devices/{mac}/tags"): replace_tags,
+# What answers a method and path, and the parameters of the query that it takes.
+ROUTES: dict[tuple[str, str], tuple[Callable[[Mapping[str, Any]], Answer], tuple[str, ...]]] = {
+    ("GET", "/releases"): (list_releases, ("product", "state", "limit", "after")),
+    ("GET", "/releases/{release_id}"): (describe_release, ()),
+    ("GET", "/releases/{release_id}/devices"): (list_devices, ("state", "limit", "after")),
+    ("POST", "/releases/{release_id}/actions"): (act, ()),
+    ("GET", "/devices/{mac}"): (describe_device, ("limit", "after")),
+    ("PUT", "/devices/{mac}/tags"): (replace_tags, ()),
 }
 
 
@@ -181,7 +187,7 @@ def _limit(event: Mapping[str, Any]) -> int:
     return int(text)
 
 
-def _one_of(event: Mapping[str, Any], name: str, allowed: Mapping[str, Any] | tuple[str, ...]) -> str | None:
+def _one_of(event: Mapping[str, Any], name: str, allowed: tuple[str, ...]) -> str | None:
     value = query_parameter(event, name)
     if value is not None and value not in allowed:
         raise RequestRefused(400, f"{name}_invalid", f"The query's {name} is none; expected {', '.join(allowed)}.")

@@ -1,5 +1,6 @@
 """What the APIs' definitions promise, and that CloudFormation and API Gateway can read them."""
 
+import ast
 import re
 
 import pytest
@@ -121,3 +122,24 @@ def test_pattern_of_a_tag_is_that_of_the_code(project, tag):
     definition = yaml.safe_load((project / "api" / "operator.yaml").read_text())
     pattern = definition["components"]["schemas"]["Tags"]["properties"]["tags"]["items"]["pattern"]
     assert (re.search(pattern, tag) is not None) == targets.is_tag(tag)
+
+
+def test_operators_api_takes_the_parameters_that_its_definition_names(project):
+    definition = yaml.safe_load((project / "api" / "operator.yaml").read_text())
+    shared = definition["components"]["parameters"]
+    named = {}
+    for path, item in definition["paths"].items():
+        for method, operation in item.items():
+            parameters = [
+                shared[parameter["$ref"].rsplit("/", 1)[1]] if "$ref" in parameter else parameter
+                for parameter in operation["parameters"]
+            ]
+            query = tuple(parameter["name"] for parameter in parameters if parameter["in"] == "query")
+            named[method.upper(), path] = query
+    tree = ast.parse((project / "functions" / "operate_releases" / "handler.py").read_text())
+    [routes] = [node.value for node in ast.walk(tree) if isinstance(node, ast.AnnAssign) and node.target.id == "ROUTES"]
+    taken = {
+        ast.literal_eval(key): ast.literal_eval(value.elts[1])
+        for key, value in zip(routes.keys, routes.values, strict=True)
+    }
+    assert taken == named

@@ -136,7 +136,7 @@ def test_release_without_a_rollout_is_described(store, release):
 def test_release_that_is_not_there_is_unknown(store, act, call):
     calls = {
         "describe_release": lambda: store.describe_release("0" * 32),
-        "list_devices": lambda: store.list_devices("0" * 32, states=["failed"], after=None, limit=1),
+        "list_devices": lambda: store.list_devices("0" * 32, state="failed", after=None, limit=1),
         "act": lambda: act("0" * 32, "abort"),
     }
     with pytest.raises(UnknownRelease):
@@ -148,9 +148,10 @@ def test_failing_devices_are_listed_with_their_reasons_in_pages(store, database,
     for number in range(1, 6):
         report(database, release_id, f"02:11:00:00:00:{number:02X}", "failed", reason=f"reason {number}")
     report(database, release_id, "02:11:00:00:00:00", "installed")
+    report(database, release_id, "02:11:00:00:00:FF", "rejected", reason="version_not_newer")
     pages, after = [], None
     while True:
-        page = store.list_devices(release_id, states=["failed", "rejected"], after=after, limit=2)
+        page = store.list_devices(release_id, state="failing", after=after, limit=2)
         pages.append([(device["mac"], device["reason"]) for device in page["devices"]])
         if "next" not in page:
             break
@@ -159,6 +160,8 @@ def test_failing_devices_are_listed_with_their_reasons_in_pages(store, database,
     assert [device for page in pages for device in page] == [
         (f"02:11:00:00:00:{number:02X}", f"reason {number}") for number in range(1, 6)
     ]
+    assert len(store.list_devices(release_id, state=None, after=None, limit=50)["devices"]) == 7
+    assert len(store.list_devices(release_id, state="rejected", after=None, limit=50)["devices"]) == 1
 
 
 def test_device_is_described_with_its_history_newest_first_in_pages(store, database, release):

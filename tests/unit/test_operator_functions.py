@@ -93,9 +93,9 @@ def test_request_is_done(operate, name, asked):
     assert options.items() >= asked[-1].items()
 
 
-def test_failing_devices_are_those_that_failed_rejected_or_rolled_back(operate):
+def test_failing_devices_are_asked_for(operate):
     operate("list_failing_devices")
-    assert operate.store.asked[2] == {"states": ["failed", "rejected", "rolled_back"], "after": None, "limit": 20}
+    assert operate.store.asked[2] == {"state": "failing", "after": None, "limit": 20}
 
 
 def test_wake_is_handed_on_after_an_action(operate):
@@ -119,6 +119,8 @@ def test_next_page_is_asked_for_by_its_cursor(operate, name, cursor, asked):
 @pytest.mark.parametrize(
     ("name", "changes", "code"),
     [
+        ("list_releases", query(states="failed"), "query_unknown"),
+        ("abort", query(limit="1"), "query_unknown"),
         ("list_releases", query(limit="0"), "limit_invalid"),
         ("list_releases", query(limit="201"), "limit_invalid"),
         ("list_releases", query(limit="-1"), "limit_invalid"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from .device_status import FAILING, NOT_NEEDED, DeviceState
 from .envelope import payload_of
 from .operator_actions import Situation, judge
 from .paging import write_cursor
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from .operator_actions import Action
 
 RELEASE_STATES = ("registered", "rolling_out", "published", "withdrawn")
+# Asks for the devices that count as failed.
+FAILING_DEVICES = "failing"
 _MAX_DECISIONS = 100
 _MAX_ACTIONS = 100
 _SUMMARY = (
@@ -139,12 +142,19 @@ class OperatorStore:
 
         return self._database.transaction(work)
 
-    def list_devices(self, release_id: str, *, states: list[str], after: str | None, limit: int) -> Document:
-        """A page of a release's devices in any of these states, by MAC: `devices` and, where there are more, `next`.
+    def list_devices(self, release_id: str, *, state: str | None, after: str | None, limit: int) -> Document:
+        """A page of a release's devices, by MAC: `devices` and, where there are more, `next`.
+
+        Args:
+            release_id: of the release.
+            state: only in this state; FAILING_DEVICES for those that count as failed.
+            after: position of the page, from a cursor `devices`.
+            limit: of the page.
 
         Raises:
             UnknownRelease: there is none.
         """
+        is_failing = state == FAILING_DEVICES
 
         def work(connection: Connection) -> Document:
             release, _ = _find_release(connection, release_id, "release_id")
@@ -152,10 +162,14 @@ class OperatorStore:
                 connection,
                 "SELECT upper(mac::text) AS mac, state, progress, reason, running_version, updated_at"
                 " FROM device_states WHERE release = :release AND state = ANY(:states)"
+                " AND NOT (CAST(:is_failing AS boolean) AND state = 'rejected'"
+                " AND coalesce(reason, '') = ANY(:not_needed))"
                 " AND (CAST(:after AS macaddr) IS NULL OR mac > CAST(:after AS macaddr))"
                 " ORDER BY device_states.mac LIMIT :more",
                 release=release,
-                states=states,
+                states=sorted(FAILING) if is_failing else [state] if state else list(DeviceState),
+                is_failing=is_failing,
+                not_needed=sorted(NOT_NEEDED),
                 after=after,
                 more=limit + 1,
             )

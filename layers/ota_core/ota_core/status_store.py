@@ -36,7 +36,6 @@ ON CONFLICT (release, mac) DO UPDATE SET
     running_version = EXCLUDED.running_version, updated_at = EXCLUDED.updated_at
 WHERE (array_position(CAST(:order AS text[]), EXCLUDED.state), EXCLUDED.updated_at)
     > (array_position(CAST(:order AS text[]), device_states.state), device_states.updated_at)
-RETURNING mac
 """
 _ADD_HISTORY = f"""
 INSERT INTO device_history (mac, release, state, reason, running_version, reported_at, last_reported_at)
@@ -48,14 +47,16 @@ ON CONFLICT (mac, release, state, (coalesce(reason, '')), (coalesce(running_vers
     last_reported_at = greatest(device_history.last_reported_at, EXCLUDED.last_reported_at)
 WHERE EXCLUDED.reported_at < device_history.reported_at
     OR EXCLUDED.last_reported_at > device_history.last_reported_at
+RETURNING mac
 """
-# What a device runs, and is, follows from the latest release that it spoke of, in whatever order it was heard. One that
-# it refused may be another product's.
+# What a device runs, and is, follows from the latest release that it spoke of and the highest state there, in whatever
+# order it was heard. A release that it refused may be another product's.
 _UPDATE_DEVICES = """
 UPDATE devices SET
     running_version = coalesce((
-        SELECT running_version FROM device_states
-        WHERE device_states.mac = devices.mac AND running_version IS NOT NULL ORDER BY release DESC LIMIT 1
+        SELECT running_version FROM device_history
+        WHERE device_history.mac = devices.mac AND running_version IS NOT NULL
+        ORDER BY release DESC, array_position(CAST(:order AS text[]), state) DESC, last_reported_at DESC LIMIT 1
     ), running_version),
     product = (
         SELECT releases.product FROM device_states JOIN releases ON releases.id = device_states.release
@@ -107,7 +108,7 @@ def _record(connection: Connection, known: list[tuple[int, str, DeviceStatus]]) 
     }
     order = [state.value for state in DeviceState]
     connection.run(_SEE_DEVICES, **messages)
-    raised = connection.run(_RAISE_STATES, **messages, order=order)
-    connection.run(_ADD_HISTORY, **messages, order=order)
-    if raised:
-        connection.run(_UPDATE_DEVICES, macs=[mac for (mac,) in raised])
+    connection.run(_RAISE_STATES, **messages, order=order)
+    news = connection.run(_ADD_HISTORY, **messages, order=order)
+    if news:
+        connection.run(_UPDATE_DEVICES, macs=[mac for (mac,) in news], order=order)
