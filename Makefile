@@ -5,7 +5,7 @@ export SAM_CLI_TELEMETRY = 0
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup local stop demo test test-firmware lint lock clean check-python
+.PHONY: help setup local stop demo test test-firmware prove lint lock clean check-python
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ test-firmware: ## run the firmware's host tests
 	if ! command -v cmake >/dev/null || ! command -v ninja >/dev/null; then $(call FIRMWARE_SKIPPED,cmake or ninja is missing); \
 	elif ! cmake -S firmware/host -B build/host -G Ninja >build/firmware.log 2>&1; then $(call FIRMWARE_SKIPPED,cmake refuses (see build/firmware.log)); \
 	else ninja -C build/host --quiet && ctest --test-dir build/host --output-on-failure --progress; fi
+
+prove: setup ## run every suite in its long form, print what was withstood (hours)
+	@python tools/prove.py
 
 clean: ## stop every cloud, remove everything that these commands made
 	@for state in .local .local-*; do if [ -d $$state/run ]; then .venv/bin/python -m local_cloud down --state $$state; fi; done

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "fake_world.hpp"
+#include "proof.hpp"
 
 namespace ota::test {
 namespace {
@@ -45,6 +46,7 @@ TEST(LinkCut, AfterEveryChunk) {
     EXPECT_LE(most, World::kChunk);
     std::printf("[ SWEEP    ] link cuts after each of %zu chunks: at most %llu bytes fetched twice\n",
                 chunks - 1, static_cast<unsigned long long>(most));
+    report_proof("cuts", "link cuts after each chunk of a download", chunks - 1);
 }
 
 TEST(LinkCut, AfterEveryChunkInOneDownload) {
@@ -64,6 +66,7 @@ TEST(LinkCut, AfterEveryChunkInOneDownload) {
     EXPECT_LE(twice, World::kChunk);
     std::printf("[ SWEEP    ] %d link cuts in one download: %llu bytes fetched twice\n", cuts,
                 static_cast<unsigned long long>(twice));
+    report_proof("cuts", "link cuts in one download", static_cast<std::uint64_t>(cuts));
 }
 
 TEST(LinkCut, AtEveryRead) {
@@ -86,6 +89,7 @@ TEST(LinkCut, AtEveryRead) {
     EXPECT_LE(most, World::kChunk);
     std::printf("[ SWEEP    ] link cuts at each of %d reads: at most %llu bytes fetched twice\n", reads,
                 static_cast<unsigned long long>(most));
+    report_proof("cuts", "link cuts at each read of a download", static_cast<std::uint64_t>(reads));
 }
 
 TEST(LinkCut, AtRandom) {
@@ -107,6 +111,7 @@ TEST(LinkCut, AtRandom) {
         "[ SWEEP    ] %d link cuts at random in %u downloads: at most %llu bytes of a download fetched "
         "twice\n",
         cuts, kRuns, static_cast<unsigned long long>(most));
+    report_proof("cuts", "link cuts at random", static_cast<std::uint64_t>(cuts));
 }
 
 }  // namespace

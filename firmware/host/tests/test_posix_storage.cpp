@@ -9,6 +9,7 @@
 #include "crc32.hpp"
 #include "fake_world.hpp"
 #include "flash_layout.hpp"
+#include "proof.hpp"
 
 namespace ota::test {
 namespace {
@@ -266,6 +267,7 @@ TEST_F(Store, GivesTheOldValueOrTheNewOneAfterAnyCut) {
     }
     std::printf("[ SWEEP    ] power cuts of the key-value store: %llu\n",
                 static_cast<unsigned long long>(3 * operations));
+    report_proof("cuts", "power cuts of the device's key-value store", 3 * operations);
 }
 
 TEST_F(Store, AnyBytesAreAStoreOrNone) {

@@ -7,6 +7,7 @@
 #include <cstdlib>
 
 #include "fake_world.hpp"
+#include "proof.hpp"
 
 namespace ota::test {
 namespace {
@@ -100,6 +101,7 @@ TEST(PowerCut, AtEveryWriteAndErase) {
         "image and every update completed, %llu of them in a second try after going back\n",
         static_cast<unsigned long long>(swept), static_cast<unsigned long long>(operations),
         static_cast<unsigned long long>(rolled_back));
+    report_proof("cuts", "power cuts at the writes and erases of an update, slot 0 to 1", swept);
 }
 
 TEST(PowerCut, TwiceInOneUpdate) {
@@ -131,6 +133,7 @@ TEST(PowerCut, TwiceInOneUpdate) {
         EXPECT_EQ(world.stored_sequence(), 100);
     }
     std::printf("[ SWEEP    ] pairs of power cuts: %d\n", kRuns);
+    report_proof("cuts", "pairs of power cuts in one update", kRuns);
 }
 
 TEST(PowerCut, DuringTheUpdateOfAnUpdatedDevice) {
@@ -181,6 +184,7 @@ TEST(PowerCut, DuringTheUpdateOfAnUpdatedDevice) {
     }
     std::printf("[ SWEEP    ] power cuts from slot 1 to slot 0: %llu\n",
                 static_cast<unsigned long long>(swept));
+    report_proof("cuts", "power cuts at the writes and erases of an update, slot 1 to 0", swept);
 }
 
 TEST(PowerCut, WhileGoingBackFromAnAppThatFails) {
@@ -226,6 +230,7 @@ TEST(PowerCut, WhileGoingBackFromAnAppThatFails) {
     }
     std::printf("[ SWEEP    ] power cuts on the way there and back: %llu\n",
                 static_cast<unsigned long long>(swept));
+    report_proof("cuts", "power cuts on the way to an app that fails, and back", swept);
 }
 
 }  // namespace

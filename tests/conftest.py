@@ -1,0 +1,27 @@
+"""The long form of the suites, and what they report for it (see tools/prove.py)."""
+
+from collections.abc import Callable
+
+import prove
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--prove", action="store_true", help="run the suites' long forms and record what they withstood")
+
+
+@pytest.fixture(scope="session")
+def proving(pytestconfig: pytest.Config) -> bool:
+    """Whether the long form is asked for."""
+    return bool(pytestconfig.getoption("prove"))
+
+
+@pytest.fixture(scope="session")
+def proof(proving: bool) -> Callable[..., None]:
+    """`prove.report` in the long form; else nothing is recorded."""
+
+    def record(kind: str, what: str, *, tried: int, withstood: int) -> None:
+        if proving:
+            prove.report(kind, what, tried=tried, withstood=withstood)
+
+    return record

@@ -1,0 +1,65 @@
+"""The table of what was withstood cannot be had by leaving things out."""
+
+import prove
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def folder(monkeypatch, tmp_path):
+    monkeypatch.setattr(prove, "ROWS", tmp_path / "proof")
+    return tmp_path / "proof"
+
+
+def report_everything():
+    for kind in prove.KINDS:
+        prove.report(kind, f"some {kind}", tried=2, withstood=2)
+
+
+def test_proof_holds_when_every_heading_has_rows_and_every_row_was_withstood():
+    report_everything()
+    assert prove.shortcomings(prove.collect(), []) == []
+
+
+def test_proof_fails_when_a_suite_failed():
+    report_everything()
+    assert prove.shortcomings(prove.collect(), ["make fuzz"]) == ["`make fuzz` failed"]
+
+
+def test_proof_fails_when_less_was_withstood_than_tried():
+    report_everything()
+    prove.report("cuts", "a sweep", tried=3, withstood=2)
+    assert prove.shortcomings(prove.collect(), []) == ["a sweep: 2 of 3 withstood"]
+
+
+def test_proof_fails_when_nothing_was_tried():
+    report_everything()
+    prove.report("cuts", "a sweep", tried=0, withstood=0)
+    assert prove.shortcomings(prove.collect(), []) == ["a sweep: 0 of 0 withstood"]
+
+
+def test_proof_fails_when_a_heading_has_no_row():
+    assert prove.shortcomings(prove.collect(), []) == [
+        f"nothing was reported of {heading}" for heading in prove.KINDS.values()
+    ]
+
+
+def test_row_that_is_reported_again_is_replaced():
+    prove.report("inputs", "envelope", tried=1, withstood=0)
+    prove.report("inputs", "envelope", tried=1, withstood=1)
+    assert prove.collect() == [prove.Row("inputs", "envelope", 1, 1)]
+
+
+def test_row_of_an_unknown_kind_is_refused():
+    with pytest.raises(ValueError, match="'hopes' is none of attacks"):
+        prove.report("hopes", "all", tried=1, withstood=1)
+
+
+def test_table_sums_each_heading():
+    prove.report("inputs", "envelope", tried=1_000_000, withstood=1_000_000)
+    prove.report("inputs", "manifest", tried=2_000_000, withstood=2_000_000)
+    assert "3,000,000  inputs fuzzed" in prove.table(prove.collect())
+
+
+def test_nothing_is_recorded_without_the_option(proof, proving, folder):
+    proof("inputs", "envelope", tried=1, withstood=1)
+    assert folder.exists() == proving
