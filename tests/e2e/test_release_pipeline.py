@@ -5,13 +5,14 @@ import contextlib
 import hashlib
 import itertools
 import json
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import pytest
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding
 from support.drops import Drop, key, make_drop, pre_authentication_encoding, target_list
 from support.esp_images import app_image, real_image
@@ -172,6 +173,47 @@ def test_message_to_a_device_is_not_retained(cloud, pipeline, product):
     with cloud.subscriber(mac, [f"{TOPIC_PREFIX}/{mac}"]) as device:
         assert pipeline.heard_of_product(product)
         assert device.wait_for(1, 0.2) == []
+
+
+# --- signed by the people's own programs ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def build_server(cloud):
+    """A KMS key, and the environment of a user who may only sign with it and read its public half."""
+    kms, iam = cloud.client("kms"), cloud.client("iam")
+    key_arn = kms.create_key(KeySpec="RSA_3072", KeyUsage="SIGN_VERIFY")["KeyMetadata"]["Arn"]
+    spki = kms.get_public_key(KeyId=key_arn)["PublicKey"]
+    public_key = serialization.load_der_public_key(spki)
+    cloud.trust(public_key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo))
+    iam.create_user(UserName="build-server")
+    may_sign = {"Effect": "Allow", "Action": ["kms:GetPublicKey", "kms:Sign"], "Resource": key_arn}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [may_sign]})
+    iam.put_user_policy(UserName="build-server", PolicyName="sign", PolicyDocument=policy)
+    access = iam.create_access_key(UserName="build-server")["AccessKey"]
+    credentials = {"AWS_ACCESS_KEY_ID": access["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": access["SecretAccessKey"]}
+    return key_arn, cloud.environment | credentials
+
+
+def test_release_signed_by_aws_kms_reaches_the_fleet(cloud, pipeline, product, build_server, tmp_path):
+    key_arn, environment = build_server
+    (tmp_path / "app.bin").write_bytes(real_image())
+    signed = subprocess.run(
+        [
+            *("ota-sign", "sign", "app.bin", "--key", f"awskms:{key_arn}"),
+            *("--product", product, "--version", "1.4.0"),
+        ],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert signed.returncode == 0, signed.stderr
+    drop = Drop((tmp_path / "app.bin").read_bytes(), (tmp_path / "app.manifest.json").read_bytes())
+    pipeline.release(f"{product}/app", drop)
+    assert topics(pipeline.heard(drop.release_id)) == fleet_topics(product)
+    assert pipeline.releases(product)[0]["keyid"] == json.loads(drop.manifest)["signatures"][0]["keyid"] != key().keyid
 
 
 # --- versions ---------------------------------------------------------------------------------------------------------
