@@ -135,6 +135,7 @@ def test_range_outside_the_image_is_unsatisfiable(header):
         "bytes=0-1,5-4",
         "bytes=0-1;2-3",
         "bytes=0x0-0x1",
+        "byte\N{LATIN SMALL LETTER LONG S}=0-1",
         "bytes=+1-2",
         "bytes=1 - 2",
         "bytes =0-1",

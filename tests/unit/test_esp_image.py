@@ -122,6 +122,11 @@ MUTATIONS = {
         RejectionCode.IMAGE_APPENDED_HASH_WRONG,
         "appended SHA-256",
     ),
+    "hash flag that is neither 0 nor 1": (
+        with_hash(with_byte(IMAGE, HASH_FLAG, 2)),
+        RejectionCode.IMAGE_NOT_ESP,
+        "hash_appended is 2; expected 0 or 1",
+    ),
     "no app descriptor": (app_image(descriptor=False), RejectionCode.IMAGE_NOT_APP, "no app descriptor"),
 }
 

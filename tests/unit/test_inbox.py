@@ -32,6 +32,8 @@ def test_any_key_is_located_or_rejected(key):
 
 
 @given(keys | tricky_keys)
+@example("inbox/" + "/a." * 300)
+@example("inbox/" + "\\/" * 300)
 def test_moved_key_is_plain_and_short_enough_for_s3(key):
     moved = moved_key(key, REJECTED)
     assert re.fullmatch(r"rejected/[ -\[\]-~]+", moved)

@@ -192,6 +192,26 @@ def test_version_that_is_not_semver_is_rejected(version):
         parse(version=version)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"schema": 10**4000},
+        {"sequence": 10**4000},
+        {"version": "x" * 100_000},
+        {"targets": "x" * 100_000},
+        {"targets": {"tags": ["x" * 100_000]}},
+        {"targets": ["x" * 100_000] * 20},
+        {"rollout": {"waves": [{"percent": 100}], "abort": {"min_devices": "x" * 100_000}}},
+        {"rollout": {"waves": [{"percent": 100}], "x" * 100_000: 1}},
+        {"rollout": {"waves": [{"percent": 100}], "start_at": "x" * 100_000}},
+    ],
+)
+def test_reason_is_short_however_long_the_value_is(changes):
+    with pytest.raises(DropRejected) as refused:
+        parse(**changes)
+    assert len(refused.value.message) < 2000
+
+
 def test_other_schema_is_told_before_its_unknown_fields():
     with rejected(RejectionCode.SCHEMA_UNSUPPORTED, "schema 2; expected schema 1"):
         parse(schema=2, waves=[])

@@ -42,6 +42,7 @@ NOW = MODIFIED + timedelta(days=1)
         ({"if_none_match": '"x"'}, Verdict.PROCEED),
         ({"if_none_match": '"AB12"'}, Verdict.PROCEED),
         ({"if_none_match": "ab12"}, Verdict.PROCEED),
+        ({"if_none_match": f'"x"{ETAG}'}, Verdict.PROCEED),
         # 13.1.3 If-Modified-Since, 13.1.4 If-Unmodified-Since
         ({"if_modified_since": AT}, Verdict.NOT_MODIFIED),
         ({"if_modified_since": AFTER}, Verdict.NOT_MODIFIED),

@@ -238,6 +238,7 @@ def test_plans_survive_the_manifest(plan):
         {"waves": [{"percent": 100, "soak": "-1h"}]},
         {"waves": [{"percent": 100, "soak": "1w"}]},
         {"waves": [{"percent": 100, "soak": "91d"}]},
+        {"waves": [{"percent": 100, "soak": "\N{ARABIC-INDIC DIGIT THREE}h"}]},
         {"waves": [{"percent": 100, "wait": "1h"}]},
         {"waves": [{"percent": number} for number in range(1, 101)]},
         {"abort": {"min_devices": 0}},

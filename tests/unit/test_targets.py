@@ -165,6 +165,12 @@ def test_tags_are_sorted_and_folded():
     assert targets.parse_target_tags(["site=berlin", "beta", "beta"]).tags == ("beta", "site=berlin")
 
 
+@pytest.mark.parametrize("tag", [None, True, 1, ["beta"], {}])
+def test_tag_of_another_type_is_rejected(tag):
+    with rejected(RejectionCode.TARGET_TAG_INVALID, "a tag is"):
+        targets.parse_target_tags([tag, "beta"])
+
+
 @pytest.mark.parametrize("tag", ["b", "beta", "site=berlin", "0", "a.b_c-d", "a" * 63])
 def test_tag_is_accepted(tag):
     assert targets.is_tag(tag)

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 # Section 14.1.1: range units are case-insensitive.
-_RANGES_SPECIFIER = re.compile(r"bytes=(.*)", re.IGNORECASE | re.DOTALL)
+_RANGES_SPECIFIER = re.compile(r"bytes=(.*)", re.IGNORECASE | re.ASCII | re.DOTALL)
 # Section 14.1.2: an int-range or a suffix-range. Digits are ASCII.
 _RANGE_SPEC = re.compile(r"(?P<first>[0-9]+)-(?P<last>[0-9]*)|-(?P<suffix>[0-9]+)")
 # A server may ignore any Range (section 14.2); no client needs more, and it bounds what the integers cost.

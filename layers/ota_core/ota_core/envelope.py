@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 PAYLOAD_TYPE = "application/vnd.esp32-ota.manifest+json"
 MAX_ENVELOPE_BYTES = 1024 * 1024
 MIN_KEY_BITS = 2048
-# More signatures than this serve nobody; each one costs a key look-up.
-MAX_SIGNATURES = 8
+# Devices look at this many (firmware's ota/envelope.hpp), and each one costs a key look-up.
+MAX_SIGNATURES = 4
 
 _KEYID = re.compile(r"[0-9a-f]{64}")
 _RE_SIGN = "Sign the image again with `ota-sign sign`"

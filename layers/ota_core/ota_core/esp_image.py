@@ -77,6 +77,8 @@ def inspect(image: bytes) -> EspImage:
         )
     if not 0 < segment_count <= _MAX_SEGMENTS:
         raise _rejected(RejectionCode.IMAGE_NOT_ESP, f"the image has {segment_count} segments", f"1 to {_MAX_SEGMENTS}")
+    if hash_appended > 1:
+        raise _rejected(RejectionCode.IMAGE_NOT_ESP, f"the image's hash_appended is {hash_appended}", "0 or 1")
     content_end, checksum = _walk_segments(image, segment_count)
     # The checksum is the last byte of the 16-byte block that follows the segments.
     hashed_end = content_end + 16 - content_end % 16

@@ -77,8 +77,9 @@ def moved_key(key: str, destination: str) -> str:
     moved = destination + "/".join(_plain(segment) for segment in key.removeprefix(INBOX).split("/"))
     if len(moved) > _MAX_MOVED_CHARS:
         digest = hashlib.sha256(key.encode()).hexdigest()
-        # A lone % is never made otherwise, so that no shorter key can ask for the same name.
-        return f"{moved[: _MAX_MOVED_CHARS - len(digest) - 2]}/%{digest}"
+        # Two % are never made otherwise, so that no shorter key can ask for the same name. No / before them: the
+        # beginning may end with one, or with a dot.
+        return f"{moved[: _MAX_MOVED_CHARS - len(digest) - 2]}%%{digest}"
     return moved
 
 

@@ -94,7 +94,7 @@ def parse_manifest(payload: bytes) -> Manifest:
     if schema != SCHEMA:
         raise DropRejected(
             RejectionCode.SCHEMA_UNSUPPORTED,
-            seen=f"the manifest has schema {schema}",
+            seen=f"the manifest has schema {schema}"[:80],
             expected=f"schema {SCHEMA}",
             next_step="Upgrade the stack, or sign with the ota-sign of the stack's version.",
         )

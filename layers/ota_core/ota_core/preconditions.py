@@ -9,7 +9,10 @@ from enum import Enum, auto
 
 # Section 8.8.3. A tag may hold a comma, so lists of tags cannot be split at commas.
 _ENTITY_TAG = re.compile(r'(?P<weak>W/)?"(?P<opaque>[\x21\x23-\x7e\x80-\xff]*)"')
-_ENTITY_TAGS = re.compile(r'[ \t,]*((W/)?"[\x21\x23-\x7e\x80-\xff]*"[ \t,]*)+')
+# Section 5.6.1: commas part the elements, and empty ones count for nothing.
+_ENTITY_TAGS = re.compile(
+    r"[ \t,]*TAG(?:[ \t]*,[ \t,]*TAG)*[ \t,]*".replace("TAG", r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
+)
 # Section 5.6.7: the form that is sent, and the two that must still be understood.
 _DATE_FORMS = ("%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y")
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")

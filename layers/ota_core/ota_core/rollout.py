@@ -16,9 +16,9 @@ from .rfc3339 import format_time, parse_time
 MAX_WAVES = 20
 MAX_DURATION = timedelta(days=90)
 
-_DURATION = re.compile(r"(\d{1,7})([smhd])")
+_DURATION = re.compile(r"([0-9]{1,7})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
+_TIME_OF_DAY = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])")
 # Failures come early, so a wave is looked at after a sixteenth of its time, then an eighth, and so on.
 _CHECKPOINTS = 5
 _BY_OPERATOR = "an operator aborted it"
@@ -318,7 +318,7 @@ def _abort(document: Any) -> AbortCriteria:  # noqa: ANN401 - whatever JSON hold
     default = AbortCriteria()
     min_devices = fields.get("min_devices", default.min_devices)
     if not isinstance(min_devices, int) or isinstance(min_devices, bool) or min_devices < 1:
-        raise _invalid(f"'min_devices' is {min_devices!r}", "an integer from 1")
+        raise _invalid(f"'min_devices' is {min_devices!r}"[:80], "an integer from 1")
     return AbortCriteria(
         failed_percent=_percent(fields.get("failed_percent", default.failed_percent), "failed_percent"),
         silent_percent=_percent(fields.get("silent_percent", default.silent_percent), "silent_percent"),

@@ -89,9 +89,9 @@ def parse_target_tags(items: Any) -> TaggedDevices:  # noqa: ANN401 - whatever J
             expected="at least one tag",
             next_step="Name tags with --target-tag, or leave it out to release to the whole fleet.",
         )
-    wrong = next((item for item in items if not isinstance(item, str) or not is_tag(item)), None)
-    if wrong is not None:
-        raise _wrong_tag(f"a tag is {wrong!r:.80}")
+    wrong = [item for item in items if not isinstance(item, str) or not is_tag(item)]
+    if wrong:
+        raise _wrong_tag(f"a tag is {wrong[0]!r:.80}")
     tags = tuple(sorted(set(items)))
     if len(tags) > MAX_TARGET_TAGS:
         raise _wrong_tag(f"{len(tags)} tags are named")
