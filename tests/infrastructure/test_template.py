@@ -3,6 +3,7 @@
 import ast
 
 import pytest
+from support.privileges import ALLOWED
 
 # Actions for which AWS knows no resource to name
 # (https://docs.aws.amazon.com/service-authorization/latest/reference/).
@@ -70,6 +71,11 @@ def test_every_function_has_a_role_of_its_own(resources):
         for function in of_type(resources, "AWS::Serverless::Function").values()
     ]
     assert len(roles) == len(set(roles)) > 5
+
+
+def test_rights_of_every_role_are_written_down_and_tried(resources):
+    """tests/e2e/test_least_privilege.py tries them; a new role or function needs its line there."""
+    assert set(of_type(resources, "AWS::IAM::Role")) == ALLOWED.keys()
 
 
 def test_no_role_may_use_every_resource_where_one_can_be_named(resources):

@@ -18,6 +18,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from .errors import LocalCloudError
 
 _CONNECT_SECONDS = 20.0
+_ACKNOWLEDGEMENT_POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Subscriber:
         self._topics = topics
         self._subscribed = threading.Event()
         self._refused: str | None = None
+        self._ended_sessions = 0  # the client connects again by itself
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=device.mac)
         context = ssl.create_default_context(cafile=authority)
         context.load_cert_chain(device.certificate, device.key)
@@ -109,7 +111,13 @@ class Subscriber:
         Raises:
             RuntimeError: The session has ended, as after a publication that the policy forbids.
         """
-        self._client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(_CONNECT_SECONDS)
+        sessions_before = self._ended_sessions
+        message = self._client.publish(topic, payload, qos=1, retain=retain)
+        deadline = time.monotonic() + _CONNECT_SECONDS
+        while not message.is_published():
+            message.wait_for_publish(_ACKNOWLEDGEMENT_POLL_SECONDS)
+            if self._ended_sessions != sessions_before or time.monotonic() > deadline:
+                raise RuntimeError(f"The MQTT broker did not take a message to {topic}.")
 
     def _on_connect(
         self, client: mqtt.Client, _data: object, _flags: object, reason: ReasonCode, _properties: Properties | None
@@ -130,6 +138,7 @@ class Subscriber:
     def _on_disconnect(
         self, _client: mqtt.Client, _data: object, _flags: object, _reason: ReasonCode, _properties: Properties | None
     ) -> None:
+        self._ended_sessions += 1
         if not self._subscribed.is_set():  # AWS IoT ends a session that asks for what its policy does not allow
             self._refused = "it ended the session"
             self._subscribed.set()

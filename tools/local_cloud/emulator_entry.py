@@ -18,6 +18,8 @@ from ministack.services.cloudformation import provisioners
 _broker_subscribe = iot.broker_subscribe
 _create_rest_api = apigateway_v1._create_rest_api  # noqa: SLF001
 _create_server = BaseEventLoop.create_server
+_extract_iam_action = iam_actions.extract_iam_action
+_extract_resource_arn = iam_actions.extract_resource_arn
 _get_object = s3._get_object  # noqa: SLF001
 _import_rest_api = apigateway_v1._import_rest_api  # noqa: SLF001
 _list_object_versions = s3._list_object_versions  # noqa: SLF001
@@ -104,12 +106,28 @@ def _request_context_with_event_source(service: str, action: str, body: bytes, p
     return {**context, "events:source": sources.pop() if len(sources) == 1 else sorted(sources)}
 
 
+def _iam_action_of_retained_message(service: str, method: str, path: str, headers: Any, body: bytes, query: Any) -> Any:
+    """Ask for iot:RetainPublish where a message is to be retained; AWS asks for iot:Publish as well."""
+    action = _extract_iam_action(service, method, path, headers, body, query)
+    return "iot:RetainPublish" if action == "iot:Publish" and "true" in (query or {}).get("retain", ()) else action
+
+
+def _resource_arn_with_log_stream(service: str, method: str, path: str, headers: Any, body: bytes, *where: Any) -> str:
+    """Name the stream in a log group, which policies on `<log group>:*`, as AWS gives its ARN, are about."""
+    arn: str = _extract_resource_arn(service, method, path, headers, body, *where)
+    if service != "logs" or not (stream := json.loads(body or b"{}").get("logStreamName")):
+        return arn
+    return f"{arn}:log-stream:{stream}"
+
+
 BaseEventLoop.create_server = _create_server_on_loopback  # type: ignore[assignment, method-assign]
 iot.broker_subscribe = _subscribe_without_replay
 s3._get_object = _get_object_with_range  # noqa: SLF001
 s3._list_object_versions = _list_object_versions_encoded  # noqa: SLF001
 apigateway_v1._create_rest_api = _create_rest_api_under_its_name  # noqa: SLF001
 apigateway_v1._import_rest_api = _import_rest_api_with_gateway_responses  # noqa: SLF001
+iam_actions.extract_iam_action = _iam_action_of_retained_message
+iam_actions.extract_resource_arn = _resource_arn_with_log_stream
 iam_actions.request_tag_context = _request_context_with_event_source
 provisioners._sfn_definition = _state_machine_definition_as_json  # noqa: SLF001
 
