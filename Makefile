@@ -52,12 +52,13 @@ demo: setup ## show the way of a release, from ota-sign to subscribed devices
 	@python tools/demo.py
 
 # --- checks ---------------------------------------------------------------------------------------------------
-lint: setup ## check style, types and template
+lint: setup ## check style, types and templates
 	ruff check .
 	ruff format --check .
 	mypy
 	sam validate --lint
-	.venv-checkov/bin/checkov --file template.yaml --skip-download --compact --quiet
+	cfn-lint database.yaml
+	.venv-checkov/bin/checkov --file template.yaml database.yaml --skip-download --compact --quiet
 
 test: lint test-firmware ## run every test
 	pytest

@@ -1,35 +1,22 @@
-"""The template and the state machine as data, short forms of intrinsic functions spelled out."""
+"""The templates and the state machine as data."""
 
 from pathlib import Path
 
 import pytest
 import yaml
+from support.templates import read_template
 
 PROJECT = Path(__file__).resolve().parents[2]
 
 
-class _CloudFormationLoader(yaml.SafeLoader):
-    """Reads `!Sub x` as `{"Fn::Sub": x}`."""
-
-
-def _intrinsic(loader, suffix, node):
-    if isinstance(node, yaml.ScalarNode):
-        value = loader.construct_scalar(node)
-    elif isinstance(node, yaml.SequenceNode):
-        value = loader.construct_sequence(node, deep=True)
-    else:
-        value = loader.construct_mapping(node, deep=True)
-    if suffix == "GetAtt" and isinstance(value, str):
-        value = value.split(".")
-    return {"Ref" if suffix == "Ref" else f"Fn::{suffix}": value}
-
-
-_CloudFormationLoader.add_multi_constructor("!", _intrinsic)
+@pytest.fixture(scope="session")
+def template():
+    return read_template(PROJECT / "template.yaml")
 
 
 @pytest.fixture(scope="session")
-def template():
-    return yaml.load((PROJECT / "template.yaml").read_text(), _CloudFormationLoader)  # noqa: S506 - a SafeLoader
+def database_template():
+    return read_template(PROJECT / "database.yaml")
 
 
 @pytest.fixture(scope="session")

@@ -60,8 +60,15 @@ def database(connect):
     return connected
 
 
+@pytest.fixture
+def migrate():
+    """Brings the schema of a connection's database up to date; gives what was missing."""
+    return _migrate()
+
+
 def _migrate():
     environment = {"DATABASE_HOST": "x", "DATABASE_PORT": "1", "DATABASE_NAME": "x", "DATABASE_USER": "x"}
+    environment["AWS_DEFAULT_REGION"] = "us-east-1"
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)

@@ -12,12 +12,14 @@ from urllib.parse import quote
 import yaml
 from ministack.app import main
 from ministack.core import iam_actions
-from ministack.services import apigateway_v1, iot, s3
+from ministack.services import apigateway_v1, iot, rds, rds_data, s3, secretsmanager
 from ministack.services.cloudformation import provisioners
 
 _broker_subscribe = iot.broker_subscribe
+_create_database_cluster = provisioners._rds_db_cluster_create  # noqa: SLF001
 _create_rest_api = apigateway_v1._create_rest_api  # noqa: SLF001
 _create_server = BaseEventLoop.create_server
+_execute_without_database = rds_data._stub_execute  # noqa: SLF001
 _extract_iam_action = iam_actions.extract_iam_action
 _extract_resource_arn = iam_actions.extract_resource_arn
 _get_object = s3._get_object  # noqa: SLF001
@@ -38,6 +40,24 @@ async def _create_server_on_loopback(
 def _state_machine_definition_as_json(properties: Any) -> str:
     """Translate a definition written in YAML, as CloudFormation does; the emulator's Step Functions reads only JSON."""
     return json.dumps(yaml.safe_load(_state_machine_definition(properties)))
+
+
+def _create_database_cluster_with_its_secret(logical_id: str, properties: Any, stack: str) -> Any:
+    """Make the secret of a cluster whose password RDS is to manage, as the emulator's own CreateDBCluster does."""
+    cluster_id, attributes = _create_database_cluster(logical_id, properties, stack)
+    if properties.get("ManageMasterUserPassword") in {True, "true"}:
+        login = json.dumps({"username": properties["MasterUsername"], "password": "managed"})
+        secret = secretsmanager.create_secret_in_process(f"rds!{cluster_id}", login)
+        rds._clusters[cluster_id]["MasterUserSecret"] = {"SecretArn": secret, "SecretStatus": "active"}  # noqa: SLF001
+        attributes["MasterUserSecret.SecretArn"] = secret
+    return cluster_id, attributes
+
+
+def _execute_statement_of_postgresql(resource_arn: str, sql: str) -> Any:
+    """Take statements in PostgreSQL's dialect too; there is no database behind any cluster here."""
+    if sql.startswith(("DO ", "GRANT ")):
+        return rds_data._stub_success()  # noqa: SLF001
+    return _execute_without_database(resource_arn, sql)
 
 
 def _create_rest_api_under_its_name(description: Any) -> Any:
@@ -122,6 +142,8 @@ def _resource_arn_with_log_stream(service: str, method: str, path: str, headers:
 
 BaseEventLoop.create_server = _create_server_on_loopback  # type: ignore[assignment, method-assign]
 iot.broker_subscribe = _subscribe_without_replay
+provisioners._RESOURCE_HANDLERS["AWS::RDS::DBCluster"]["create"] = _create_database_cluster_with_its_secret  # noqa: SLF001
+rds_data._stub_execute = _execute_statement_of_postgresql  # noqa: SLF001
 s3._get_object = _get_object_with_range  # noqa: SLF001
 s3._list_object_versions = _list_object_versions_encoded  # noqa: SLF001
 apigateway_v1._create_rest_api = _create_rest_api_under_its_name  # noqa: SLF001

@@ -203,7 +203,8 @@ def _create_database(admin: Database) -> Database:
     password = secrets.token_hex(16)
     connection = admin.connect()
     try:
-        connection.run(f"CREATE ROLE ota LOGIN PASSWORD {pg8000.native.literal(password)}")
+        # Tests make databases and users of their own.
+        connection.run(f"CREATE ROLE ota LOGIN CREATEDB CREATEROLE PASSWORD {pg8000.native.literal(password)}")
         connection.run("CREATE DATABASE ota OWNER ota")
     finally:
         connection.close()
