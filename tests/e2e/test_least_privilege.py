@@ -17,7 +17,9 @@ MAC, OTHER_MAC = "02:1E:00:00:00:01", "02:1E:00:00:00:02"
 
 @pytest.fixture(scope="module")
 def places(cloud):
-    return Places(cloud)
+    found = Places(cloud)
+    yield found
+    found.tidy(cloud)
 
 
 @pytest.fixture(scope="module")

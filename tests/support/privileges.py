@@ -195,9 +195,12 @@ class Places:
             if resource["ResourceType"] == "AWS::Lambda::Function"
         }
         self.machine = cloud.outputs["StateMachineArn"]
+        described = cloud.client("stepfunctions").describe_state_machine(stateMachineArn=self.machine)
+        self.definition = described["definition"]
         self.device_policy = cloud.outputs["DevicePolicyName"]
         self.secret = "ota/database"
         s3 = cloud.client("s3")
+        self.bucket_policy = s3.get_bucket_policy(Bucket=self.bucket)["Policy"]
         s3.create_bucket(Bucket=ELSEWHERE)
         for folder in _ALL:
             bucket, key = self.object(folder)
@@ -223,6 +226,15 @@ class Places:
         self.parameters = {"trusted key": f"{cloud.outputs['TrustedKeysPath']}/probe", ELSEWHERE: f"/{ELSEWHERE}/probe"}
         for name in self.parameters.values():
             cloud.client("ssm").put_parameter(Name=name, Value=ELSEWHERE, Type="String")
+
+    def tidy(self, cloud: LocalCloud) -> None:
+        """Take away what would look like the pipeline's own."""
+        cloud.client("ssm").delete_parameter(Name=self.parameters["trusted key"])
+        bucket = boto3.resource(
+            "s3", endpoint_url=cloud.endpoint, aws_access_key_id="test", aws_secret_access_key="test"
+        ).Bucket(self.bucket)
+        for folder in FOLDERS:
+            bucket.object_versions.filter(Prefix=self.object(folder)[1]).delete()
 
     def object(self, folder: str) -> tuple[str, str]:
         """An object that the pipeline leaves alone: an empty one whose name ends with a slash."""
@@ -273,7 +285,11 @@ def _of_storage(places: Places) -> Iterator[Probe]:
         "bucket",
         lambda by: by["s3"].put_bucket_versioning(Bucket=places.bucket, VersioningConfiguration=versioning),
     )
-    yield Probe("s3:PutBucketPolicy", "bucket", lambda by: by["s3"].put_bucket_policy(Bucket=places.bucket, Policy="{"))
+    yield Probe(
+        "s3:PutBucketPolicy",
+        "bucket",
+        lambda by: by["s3"].put_bucket_policy(Bucket=places.bucket, Policy=places.bucket_policy),
+    )
     yield Probe("s3:DeleteBucket", "bucket", lambda by: by["s3"].delete_bucket(Bucket=places.bucket))
 
 
@@ -399,7 +415,7 @@ def _of_execution(places: Places) -> Iterator[Probe]:
             "states:UpdateStateMachine",
             where,
             lambda by, machine=machine: by["stepfunctions"].update_state_machine(
-                stateMachineArn=machine, definition="{"
+                stateMachineArn=machine, definition=places.definition
             ),
         )
     for where, machine in {**machines, "batches": f"{places.machine}/PublishBatches"}.items():
