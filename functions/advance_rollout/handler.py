@@ -7,11 +7,13 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
+from ota_core import metrics
 from ota_core.database import Database, DatabaseSettings
 from ota_core.environment import read_environment
 from ota_core.release_store import ReleaseSuperseded
-from ota_core.rollout import describe_numbers, describe_step
-from ota_core.rollout_store import RolloutStore
+from ota_core.rfc3339 import parse_time
+from ota_core.rollout import Complete, describe_numbers, describe_step
+from ota_core.rollout_store import Advance, RolloutStore
 
 ROLLOUTS = RolloutStore(Database(read_environment(DatabaseSettings)))
 logger = Logger()
@@ -20,22 +22,35 @@ logger = Logger()
 @logger.inject_lambda_context
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Advance the release `event["release_id"]`, after `event["published_wave"]` where there is one."""
-    release_id = event["release_id"]
+    release_id, execution = event["release_id"], event["execution"]
+    now = datetime.now(UTC)
     try:
         advance = ROLLOUTS.advance(
             release_id,
-            event["execution"],
-            now=datetime.now(UTC),
+            execution,
+            now=now,
             published_wave=event.get("published_wave"),
             takes_over=event.get("outcome") == "continued",
         )
     except ReleaseSuperseded:
-        logger.info("superseded", extra={"release_id": release_id})
+        logger.info("superseded", extra={"release_id": release_id, "execution": execution})
         return {"step": "superseded"}
+    started_at = event.get("started_at")  # Not of an execution that began before the state machine said it.
+    if started_at and event.get("published_wave") == 1 and not advance.is_scheduled:
+        metrics.emit(metrics.TIME_TO_DEVICES, (now - parse_time(started_at)).total_seconds(), product=advance.product)
+    if advance.is_end:
+        metrics.emit(metrics.RELEASES, 1, product=advance.product, outcome=outcome(advance))
     answer = {
         **describe_step(advance.step),
         "numbers": describe_numbers(advance.numbers),
         "release": {"release_id": release_id, "product": advance.product, "version": advance.version},
     }
-    logger.info("advanced", extra={"advance": answer})
+    logger.info("advanced", extra={"release_id": release_id, "execution": execution, "advance": answer})
     return {**answer, "members": advance.drop_members}
+
+
+def outcome(advance: Advance) -> str:
+    """How a release ended."""
+    if isinstance(advance.step, Complete):
+        return "published"
+    return "withdrawn" if advance.numbers.is_aborted else "aborted"

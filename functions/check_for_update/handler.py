@@ -23,6 +23,7 @@ from ota_core.check_in_store import CheckInStore
 from ota_core.database import Database, DatabaseSettings
 from ota_core.envelope import payload_of
 from ota_core.environment import read_environment
+from ota_core.log_line import write_line
 from ota_core.manifest import is_product, parse_manifest
 from ota_core.notification import write_notification
 from ota_core.targets import normalise_mac
@@ -59,13 +60,21 @@ def check(event: Mapping[str, Any]) -> Answer:
     if running_version is not None and _RUNNING_VERSION.fullmatch(running_version) is None:
         raise RequestRefused(400, "version_invalid", "The query's version is none; expected 1 to 64 ASCII characters.")
     candidate = DEVICES.check_in(mac=mac, product=product, running_version=running_version)
-    if candidate is None or not should_act(candidate, running_version, datetime.now(UTC)):
+    offered = candidate if candidate and should_act(candidate, running_version, datetime.now(UTC)) else None
+    write_line(
+        "checked in",
+        mac=mac,
+        product=product,
+        running_version=running_version,
+        release_id=offered.release_id if offered else None,
+    )
+    if offered is None:
         return answer_nothing(204, _NOT_STORED)
     notification = write_notification(
-        release_id=candidate.release_id,
-        manifest=parse_manifest(payload_of(candidate.envelope)),
-        version=candidate.version,
-        envelope=candidate.envelope.encode(),
+        release_id=offered.release_id,
+        manifest=parse_manifest(payload_of(offered.envelope)),
+        version=offered.version,
+        envelope=offered.envelope.encode(),
         # A variable of the stage and not of the function, which would have to exist before its own API.
         api_url=event["stageVariables"]["apiUrl"],
     )

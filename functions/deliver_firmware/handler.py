@@ -25,6 +25,7 @@ from ota_core.delivery import Delivery, FirmwareRequest
 from ota_core.delivery_store import DeliveryStore
 from ota_core.environment import read_environment
 from ota_core.image_store import ImageStore
+from ota_core.log_line import write_line
 from ota_core.preconditions import Conditions
 
 
@@ -61,10 +62,11 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> Answer:
 
 def deliver(event: Mapping[str, Any]) -> Answer:
     """Read the request, deliver, shape the answer."""
+    product, version = path_parameter(event, "product"), path_parameter(event, "version")
     delivered = DELIVERY.deliver(
         FirmwareRequest(
-            product=path_parameter(event, "product"),
-            version=path_parameter(event, "version"),
+            product=product,
+            version=version,
             is_head=event["httpMethod"] == "HEAD",
             range=header(event, "Range"),
             conditions=Conditions(
@@ -77,9 +79,11 @@ def deliver(event: Mapping[str, Any]) -> Answer:
             now=datetime.now(UTC),
         )
     )
-    if delivered.content is None:
-        return answer_nothing(delivered.status, delivered.headers)
-    if header(event, "Accept") is None:
+    if delivered.content is not None and header(event, "Accept") is None:
         # API Gateway decides by Accept whether to decode the content, and without one a device might get base64.
         raise RequestRefused(406, "accept_missing", "Send the header Accept: application/octet-stream (or */*).")
+    # The template counts the bytes from this line: the library for metrics costs what a chunk costs.
+    write_line("delivered", product=product, version=version, status=delivered.status, bytes=delivered.size)
+    if delivered.content is None:
+        return answer_nothing(delivered.status, delivered.headers)
     return answer_bytes(delivered.status, delivered.content, delivered.headers)

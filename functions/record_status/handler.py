@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
-from aws_lambda_powertools import Logger, Metrics
-from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
+from ota_core import metrics
 from ota_core.database import Database, DatabaseSettings, is_outage
 from ota_core.device_status import DeviceStatus, StatusRefused, read_queued
 from ota_core.environment import read_environment
-from ota_core.status_store import StatusStore
+from ota_core.log_line import write_line
+from ota_core.status_store import News, Recorded, StatusStore
 from pg8000.native import DatabaseError
 
 STATUSES = StatusStore(Database(read_environment(DatabaseSettings), timeout_seconds=8))
-# No dimension: these are sums over the fleet, and each combination of dimensions would be a metric of its own.
-METRICS = Metrics(service="")
 logger = Logger()
 
 
 @logger.inject_lambda_context
-@METRICS.log_metrics
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Record the messages of an SQS event; those that could not be recorded come back later.
 
@@ -34,29 +33,30 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
         try:
             received[record["messageId"]] = read_queued(record["body"], queued_at)
         except StatusRefused as refusal:
-            logger.warning("status dropped", extra={"code": refusal.code, "why": refusal.message})
+            logger.warning("status dropped", extra={"code": refusal.code, "why": refusal.message, "mac": refusal.mac})
             dropped += 1
-    unknown, failed = record_statuses(received)
+    recorded, failed = record_statuses(received)
     for status in received.values():
-        if status.release_id in unknown:
+        if status.release_id in recorded.unknown:
             logger.info(
                 "status dropped",
                 extra={"code": "status_release_unknown", "mac": status.mac, "release_id": status.release_id},
             )
             dropped += 1
-    METRICS.add_metric("StatusesReceived", MetricUnit.Count, len(event["Records"]))
-    METRICS.add_metric("StatusesDropped", MetricUnit.Count, dropped)
+    tell(recorded.news)
+    metrics.emit(metrics.STATUSES_RECEIVED, len(event["Records"]))
+    metrics.emit(metrics.STATUSES_DROPPED, dropped)
     return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in failed]}
 
 
-def record_statuses(statuses: dict[str, DeviceStatus]) -> tuple[set[str], list[str]]:
+def record_statuses(statuses: dict[str, DeviceStatus]) -> tuple[Recorded, list[str]]:
     """Record statuses by the ids of their messages, each by itself where the database refuses them together.
 
     Returns:
-        The releases that do not exist, and the messages that were not recorded.
+        What came of them, and the messages that were not recorded.
     """
     if not statuses:
-        return set(), []
+        return Recorded(set(), []), []
     try:
         return STATUSES.record(list(statuses.values())), []
     except DatabaseError as error:
@@ -64,11 +64,31 @@ def record_statuses(statuses: dict[str, DeviceStatus]) -> tuple[set[str], list[s
             raise
         if len(statuses) == 1:
             logger.exception("status not recorded")
-            return set(), list(statuses)
-    unknown: set[str] = set()
-    failed: list[str] = []
+            return Recorded(set(), []), list(statuses)
+    recorded, failed = Recorded(set(), []), []
     for message_id, status in statuses.items():
-        also_unknown, also_failed = record_statuses({message_id: status})
-        unknown |= also_unknown
-        failed += also_failed
-    return unknown, failed
+        one, one_failed = record_statuses({message_id: status})
+        recorded.unknown.update(one.unknown)
+        recorded.news.extend(one.news)
+        failed += one_failed
+    return recorded, failed
+
+
+def tell(news: list[News]) -> None:
+    """Log what devices said for the first time, and count it."""
+    for item in news:
+        status = item.status
+        write_line(
+            "status recorded",
+            mac=status.mac,
+            product=item.product,
+            release_id=status.release_id,
+            state=status.state,
+            reason=status.reason,
+            running_version=status.running_version,
+        )
+    for (product, state), count in Counter((item.product, item.status.state) for item in news).items():
+        metrics.emit(metrics.DEVICE_STATES, count, product=product, state=state)
+    for reason, count in Counter(item.status.failure for item in news).items():
+        if reason is not None:
+            metrics.emit(metrics.DEVICE_FAILURES, count, reason=reason)

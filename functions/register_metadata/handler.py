@@ -6,6 +6,7 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
+from ota_core import metrics
 from ota_core.database import Database, DatabaseSettings
 from ota_core.envelope import payload_of
 from ota_core.environment import read_environment
@@ -47,7 +48,12 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
             "release_id": new_release.release_id,
             "is_staged": new_release.manifest.rollout is not None,
         }
-    logger.info("registered", extra={"registration": answer})
+        if isinstance(outcome, Registered) and "take_over_from" not in event:
+            metrics.emit(metrics.RELEASES, 1, product=new_release.manifest.product, outcome="registered")
+    logger.info(
+        "registered",
+        extra={"release_id": new_release.release_id, "execution": event["execution"], "registration": answer},
+    )
     return answer
 
 

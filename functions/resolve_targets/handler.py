@@ -39,6 +39,7 @@ logger = Logger()
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Resolve the wave `event["wave"]` of a release; without one, the release's withdrawal."""
     release_id, execution, wave = event["release_id"], event["execution"], event.get("wave")
+    release = {"release_id": release_id, "execution": execution}
     try:
         if wave is None:
             index = RESOLUTION.resolve_withdrawal(release_id, execution)
@@ -51,7 +52,7 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
                 earlier_percent=event["earlier_percent"],
             )
     except ReleaseSuperseded:
-        logger.info("superseded", extra={"release_id": release_id})
+        logger.info("superseded", extra=release)
         return {"outcome": "superseded"}
-    logger.info("resolved", extra={"release_id": release_id, "wave": wave, **asdict(index)})
+    logger.info("resolved", extra={**release, "wave": wave, **asdict(index)})
     return {"outcome": "withdrawal" if wave is None else "wave", "wave": wave, **asdict(index)}

@@ -9,6 +9,7 @@ from typing import Any
 import boto3
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
+from ota_core import metrics
 from ota_core.environment import read_environment
 from ota_core.firmware_store import FirmwareStore, ObjectVersion
 from ota_core.inbox import reason_key
@@ -34,11 +35,12 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, s
     """
     members = [ObjectVersion(**member) for member in event["members"]]
     reason = event.get("reason")
+    drop = {"key": members[0].key, "execution": event["execution"]}
     if image := event.get("discard"):
         STORE.discard(image["key"], image["version_id"])
     if not reason:
         STORE.archive(members)
-        logger.info("archived", extra={"members": event["members"]})
+        logger.info("archived", extra={**drop, "members": event["members"]})
         return {"settled": "archived"}
     key = reason_key(members[0].key)
     STORE.reject(
@@ -53,5 +55,6 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, s
             "versions": event["members"],
         },
     )
-    logger.info("rejected", extra={"members": event["members"], "reason": reason})
+    metrics.emit(metrics.DROPS_REJECTED, 1, reason=reason["code"])
+    logger.info("rejected", extra={**drop, "members": event["members"], "reason": reason})
     return {"settled": "rejected", "reason_key": key, "code": reason["code"], "message": reason["message"]}

@@ -45,7 +45,15 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
         pending=[ObjectVersion(**member) for member in event["pending"]] if event.get("pending") else None,
     )
     answer = shape(verdict)
-    logger.info("validated", extra={"key": key, "verdict": {k: v for k, v in answer.items() if k != "release"}})
+    logger.info(
+        "validated",
+        extra={
+            "key": key,
+            "execution": event["execution"],
+            "release_id": answer.get("release", {}).get("release_id"),
+            "verdict": {k: v for k, v in answer.items() if k != "release"},
+        },
+    )
     return answer
 
 

@@ -79,8 +79,11 @@ def test_waves_follow_each_other_and_the_release_is_published(rollouts, release,
     assert later.step == PublishWave(2, 100, 50)
     advance(rollouts, release, now=NOW + timedelta(hours=1), wave=2)
     report(database, release, set(MACS) - set(first), "installed")
-    assert advance(rollouts, release, now=NOW + timedelta(hours=2)).step == Complete()
+    last = advance(rollouts, release, now=NOW + timedelta(hours=2))
+    assert (last.step, last.is_end, later.is_end) == (Complete(), True, False)
     assert state_of(database, release) == ["published", 2, "e"]
+    again = advance(rollouts, release, now=NOW + timedelta(hours=3))
+    assert (again.step, again.is_end) == (Complete(), False)
 
 
 def test_repeated_record_of_a_wave_counts_once(rollouts, release, database):
@@ -95,8 +98,11 @@ def test_failing_devices_withdraw_the_release(rollouts, release, database):
     failing = len(first) // 3
     report(database, release, first[:failing], "rolled_back", "self_test_failed")
     report(database, release, first[failing:], "installed")
-    step = advance(rollouts, release, now=NOW + timedelta(minutes=5)).step
+    last = advance(rollouts, release, now=NOW + timedelta(minutes=5))
+    step = last.step
     assert isinstance(step, Abort)
+    assert last.is_end
+    assert not advance(rollouts, release, now=NOW + timedelta(minutes=6)).is_end
     assert f"{failing} of {len(first)} devices failed" in step.why
     assert state_of(database, release)[0] == "withdrawn"
 

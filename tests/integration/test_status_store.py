@@ -60,7 +60,7 @@ def status(mac, release, state=DeviceState.DOWNLOADING, second=0, **fields):
 
 def test_device_that_reports_becomes_known(store, known, releases):
     mac = new_mac()
-    assert store.record([status(mac, releases[0], second=5, progress=10)]) == set()
+    assert store.record([status(mac, releases[0], second=5, progress=10)]).unknown == set()
     devices, states, history = known(mac)
     assert devices == [["p", None, BEGIN + timedelta(seconds=5)]]
     assert states == [[releases[0]["id"], "downloading", 10, None, None, BEGIN + timedelta(seconds=5)]]
@@ -99,6 +99,18 @@ def test_repetition_costs_no_room(store, known, releases):
     assert history[4:] == [BEGIN, BEGIN + timedelta(seconds=49)]
 
 
+def test_only_what_was_not_said_before_is_news(store, releases):
+    macs = [new_mac(), new_mac()]
+    failed = status(macs[0], releases[0], DeviceState.FAILED, 1, reason="timeout", running_version="1.0.0")
+    first = [status(mac, releases[0], progress=1) for mac in macs]
+    assert {(item.product, item.status) for item in store.record([*first, failed]).news} == {
+        ("p", item) for item in [*first, failed]
+    }
+    again = [status(mac, releases[0], progress=2, second=2) for mac in macs]
+    elsewhere = status(macs[0], releases[1], DeviceState.FAILED, 1, reason="timeout", running_version="1.0.0")
+    assert [item.status for item in store.record([*again, failed, elsewhere]).news] == [elsewhere]
+
+
 def test_device_stays_what_it_is_when_it_refuses_another_products_release(store, known, releases):
     mac = new_mac()
     store.record([status(mac, releases[0], DeviceState.INSTALLED, 1, running_version="1.1.0")])
@@ -118,7 +130,7 @@ def test_check_in_is_not_overruled_by_a_repetition(store, known, releases, datab
 def test_unknown_release_is_told_and_the_rest_is_recorded(store, known, releases):
     mac, stranger = new_mac(), new_mac()
     unknown = dataclasses.replace(status(stranger, releases[0]), release_id="f" * 32)
-    assert store.record([unknown, status(mac, releases[0])]) == {"f" * 32}
+    assert store.record([unknown, status(mac, releases[0])]).unknown == {"f" * 32}
     assert known(stranger) == [[], [], []]
     assert len(known(mac)[1]) == 1
 

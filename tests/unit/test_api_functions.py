@@ -17,6 +17,7 @@ from ota_core.delivery_store import ReleasedImage
 from ota_core.image_store import ImageDamaged, StoredImage
 from pg8000.exceptions import InterfaceError
 from support.drops import make_drop
+from support.observed import read_log
 
 PROJECT = Path(__file__).resolve().parents[2]
 CONTENT = bytes(range(256)) * 1024
@@ -72,6 +73,9 @@ class FakeImages:
             raise self.error
         return memoryview(CONTENT)[part.first : part.last + 1]
 
+    def presign(self, _image, _seconds):
+        return "https://s3.example/x"
+
 
 @pytest.fixture
 def deliver(monkeypatch):
@@ -82,7 +86,7 @@ def deliver(monkeypatch):
     def call(name):
         return handler.lambda_handler(event("deliver_firmware", name), CONTEXT)
 
-    call.releases, call.images = releases, images
+    call.handler, call.releases, call.images = handler, releases, images
     return call
 
 
@@ -132,6 +136,29 @@ def test_chunk_is_answered_in_base64(deliver):
     assert base64.b64decode(answer["body"]) == CONTENT[65536:131072]
     assert answer["headers"]["Content-Range"] == f"bytes 65536-131071/{len(CONTENT)}"
     assert answer["headers"]["Content-Type"] == "application/octet-stream"
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "size"), [("chunk", 206, 65536), ("whole", 200, len(CONTENT)), ("head", 200, 0)]
+)
+def test_what_is_delivered_is_logged_with_its_size(deliver, capsys, name, status, size):
+    deliver(name)
+    _, [line] = read_log(capsys.readouterr().out)
+    assert (line["message"], line["product"], line["version"]) == ("delivered", "demo-sensor", "1.4.0")
+    assert (line["status"], line["bytes"]) == (status, size)
+
+
+def test_redirect_is_logged_with_the_size_that_s3_delivers(deliver, capsys):
+    deliver.handler.DELIVERY = Delivery(deliver.releases, deliver.images, redirects=True)
+    deliver("chunk")
+    _, [line] = read_log(capsys.readouterr().out)
+    assert (line["status"], line["bytes"]) == (307, 65536)
+
+
+@pytest.mark.parametrize("name", ["unknown_version", "path_trick", "no_accept"])
+def test_nothing_is_logged_as_delivered_of_what_no_release_has(deliver, capsys, name):
+    deliver(name)
+    assert "delivered" not in capsys.readouterr().out
 
 
 def test_whole_image_is_answered_without_a_range(deliver):
@@ -202,6 +229,13 @@ def test_device_with_the_current_version_gets_nothing_and_is_recorded(check):
     answer = check("current_version")
     assert (answer["statusCode"], answer["body"]) == (204, "")
     assert check.devices.seen == [{"mac": "AA:BB:CC:DD:EE:FF", "product": "demo-sensor", "running_version": "1.4.0"}]
+
+
+@pytest.mark.parametrize(("name", "release_id"), [("older_version", "r1"), ("current_version", None)])
+def test_check_in_is_logged_with_what_was_offered(check, capsys, name, release_id):
+    check(name)
+    _, [line] = read_log(capsys.readouterr().out)
+    assert (line["message"], line["mac"], line["release_id"]) == ("checked in", "AA:BB:CC:DD:EE:FF", release_id)
 
 
 @pytest.mark.parametrize(("name", "code"), [("no_mac", "mac_invalid"), ("no_product", "product_invalid")])

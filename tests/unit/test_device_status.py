@@ -2,12 +2,22 @@
 
 import base64
 import json
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ota_core.device_status import FAILING, MAX_STATUS_BYTES, DeviceState, StatusRefused, parse_status, read_queued
+from ota_core.device_status import (
+    FAILING,
+    MAX_STATUS_BYTES,
+    REASONS,
+    DeviceState,
+    StatusRefused,
+    parse_status,
+    read_queued,
+)
+from support.functions import PROJECT
 
 TOPIC = "/firmware_update/AA:BB:CC:DD:EE:FF/status"
 NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
@@ -172,3 +182,34 @@ def test_any_event_is_a_status_or_refused(body):
 def test_any_message_is_a_status_or_refused(topic, payload):
     with pytest.raises(StatusRefused):
         parse_status(topic, payload, NOW)
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "failure"),
+    [
+        ("failed", "flash_error", "flash_error"),
+        ("rolled_back", "self_test_failed", "self_test_failed"),
+        ("rejected", "wrong_chip", "wrong_chip"),
+        ("rejected", "version_not_newer", None),
+        ("failed", "version_not_newer", "version_not_newer"),
+        ("failed", None, "other"),
+        ("failed", "made up 4711", "other"),
+        ("downloading", "connection_lost", None),
+        ("installed", None, None),
+    ],
+)
+def test_failure_is_a_reason_of_a_closed_set(state, reason, failure):
+    assert parse(state=state, reason=reason).failure == failure
+
+
+def test_refusal_of_a_message_names_the_device_that_sent_it():
+    with pytest.raises(StatusRefused) as refusal:
+        parse_status(TOPIC, b"{", NOW)
+    assert refusal.value.mac == "AA:BB:CC:DD:EE:FF"
+
+
+def test_closed_set_of_reasons_is_the_devices():
+    header = PROJECT / "firmware/esp32_project/components/OTAUpdateManager/include/ota/reason.hpp"
+    enumerators = re.search(r"enum class Reason[^{]*\{(.*?)\};", header.read_text(), re.DOTALL)[1]
+    names = set(re.findall(r"^\s*(\w+),", enumerators, re.MULTILINE))
+    assert names - {"none"} == REASONS

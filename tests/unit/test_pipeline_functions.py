@@ -1,17 +1,19 @@
 """The pipeline's functions, run on the events of `sam local invoke`, over AWS in memory and fakes of PostgreSQL."""
 
+import dataclasses
 import json
 import urllib.request
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import boto3
 import pytest
 from ota_core.errors import DropRejected, RejectionCode
 from ota_core.release_store import AlreadyReleased, InProgress, Registered, ReleaseSuperseded
-from ota_core.rollout import Complete, Progress, PublishWave, WaitUntil
+from ota_core.rollout import Abort, Complete, Progress, PublishWave, WaitUntil
 from ota_core.rollout_store import Advance
 from support.drops import key, make_drop
 from support.functions import CONTEXT, load_handler, read_event
+from support.observed import read_log
 
 MEMBERS = read_event("settle_drop", "archive")["members"]
 
@@ -31,6 +33,12 @@ class Fake:
             return self.result
 
         return call
+
+
+@pytest.fixture
+def measured(capsys):
+    """What was measured since it was asked last."""
+    return lambda: [(point.name, point.dimensions, point.value) for point in read_log(capsys.readouterr().out)[0]]
 
 
 # --- ValidateSignature ------------------------------------------------------------------------------------------------
@@ -129,6 +137,18 @@ def test_drop_is_registered_as_it_was_validated(register):
     assert (release.image_key, release.drop_members) == (event["release"]["image"]["key"], event["members"])
 
 
+def test_registered_release_is_counted_and_nothing_else(register, measured):
+    register("new_release", Registered("1.4.0"))
+    assert measured() == [
+        ("Releases", {"outcome": "registered"}, 1),
+        ("Releases", {"outcome": "registered", "product": "sam-local"}, 1),
+    ]
+    register("new_release", Registered("1.4.0"), take_over_from="broken")
+    register("same_manifest_again", AlreadyReleased("1.4.0"))
+    register("same_manifest_again", InProgress("another"))
+    assert measured() == []
+
+
 def test_take_over_is_asked_for_by_the_owner_that_broke(register):
     register("new_release", Registered("1.4.0"), take_over_from="broken")
     assert register.releases.calls[0][2]["take_over_from"] == "broken"
@@ -204,12 +224,49 @@ def advance(aws, monkeypatch):
 def test_next_step_is_answered_with_the_release_and_its_drop(advance, step, name):
     event = read_event("advance_rollout", "published_wave")
     numbers = Progress(waves_published=1, published_at=datetime(2026, 5, 1, tzinfo=UTC))
-    answer = advance(event, Advance(step, numbers, "sam-local", "1.4.0", MEMBERS))
+    answer = advance(event, Advance(step, numbers, "sam-local", "1.4.0", MEMBERS, is_end=False, is_scheduled=False))
     assert answer["step"] == name
     assert answer["release"] == {"release_id": event["release_id"], "product": "sam-local", "version": "1.4.0"}
     assert answer["members"] == MEMBERS
     assert json.loads(json.dumps(answer)) == answer
     assert advance.rollouts.calls[0][2]["published_wave"] == 1
+
+
+@pytest.mark.parametrize(
+    ("step", "is_aborted", "outcome"),
+    [
+        (Complete(), False, "published"),
+        (Abort("9 of 20 devices failed"), False, "aborted"),
+        (Abort("an operator aborted it"), True, "withdrawn"),
+    ],
+    ids=["published", "aborted", "withdrawn"],
+)
+def test_release_that_ends_is_counted_by_its_outcome_and_product(advance, measured, step, is_aborted, outcome):
+    event = read_event("advance_rollout", "published_wave") | {"published_wave": None}
+    numbers = Progress(waves_published=1, published_at=datetime.now(UTC), is_aborted=is_aborted)
+    ended = Advance(step, numbers, "sam-local", "1.4.0", MEMBERS, is_end=True, is_scheduled=False)
+    advance(event, ended)
+    assert measured() == [
+        ("Releases", {"outcome": outcome}, 1),
+        ("Releases", {"outcome": outcome, "product": "sam-local"}, 1),
+    ]
+    advance(event, dataclasses.replace(ended, is_end=False))
+    assert measured() == [], "it had ended before"
+
+
+def test_time_to_devices_is_that_of_the_first_wave_unless_its_signer_set_a_time(advance, measured):
+    event = read_event("advance_rollout", "published_wave")
+    event["started_at"] = (datetime.now(UTC) - timedelta(seconds=90)).isoformat()
+    numbers = Progress(waves_published=1, published_at=datetime.now(UTC))
+    first = Advance(PublishWave(2, 10, 1), numbers, "p", "1.4.0", MEMBERS, is_end=False, is_scheduled=False)
+    advance(event, first)
+    over_all, of_product = measured()
+    assert over_all == ("TimeToDevices", {}, pytest.approx(90, abs=60))
+    assert of_product == ("TimeToDevices", {"product": "p"}, over_all[2])
+    advance(event, dataclasses.replace(first, is_scheduled=True))
+    advance(event | {"published_wave": 2}, first)
+    advance({name: value for name, value in event.items() if name != "started_at"}, first)
+    assert measured() == []
 
 
 def test_rollout_of_another_execution_is_left_alone(advance):
@@ -255,14 +312,16 @@ def keys(s3):
     return [version["Key"] for version in s3.list_object_versions(Bucket="bucket").get("Versions", [])]
 
 
-def test_good_drop_is_archived(s3, settle):
+def test_good_drop_is_archived(s3, settle, measured):
     _, answer = settle("archive")
+    assert measured() == []
     assert answer == {"settled": "archived"}
     assert keys(s3) == ["archive/sam-local/app.bin", "archive/sam-local/app.manifest.json"]
 
 
-def test_bad_drop_is_rejected_with_its_reason_and_its_stored_image_discarded(s3, store, settle):
+def test_bad_drop_is_rejected_with_its_reason_and_its_stored_image_discarded(s3, store, settle, measured):
     event, answer = settle("reject")
+    assert measured() == [("DropsRejected", {}, 1), ("DropsRejected", {"reason": "version_downgrade"}, 1)]
     assert answer == {
         "settled": "rejected",
         "reason_key": "rejected/sam-local/app.reason.json",

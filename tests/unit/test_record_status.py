@@ -1,11 +1,11 @@
 """RecordStatus, run on the very events of `sam local invoke`, over a fake of PostgreSQL."""
 
-import json
-
 import pytest
+from ota_core.status_store import News, Recorded
 from pg8000.exceptions import InterfaceError
 from pg8000.native import DatabaseError
 from support.functions import CONTEXT, load_handler, read_event
+from support.observed import read_log
 
 
 class FakeStatuses:
@@ -23,12 +23,12 @@ class FakeStatuses:
         if any(status.state == self.refused for status in statuses):
             raise DatabaseError({"C": "22021", "M": "refused"})
         self.recorded += statuses
-        return self.unknown
+        known = [status for status in statuses if status.release_id not in self.unknown]
+        return Recorded(self.unknown, [News("demo-sensor", status) for status in known])
 
 
 @pytest.fixture
 def record(aws, monkeypatch, capsys, caplog):
-    monkeypatch.setenv("POWERTOOLS_METRICS_NAMESPACE", "esp32-ota/test")
     handler = load_handler("record_status", monkeypatch)
     statuses = FakeStatuses()
     handler.STATUSES = statuses
@@ -38,8 +38,9 @@ def record(aws, monkeypatch, capsys, caplog):
         caplog.clear()
         caplog.set_level("INFO")
         answer = handler.lambda_handler(read_event("record_status", name), CONTEXT)
-        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-        [call.metrics] = [line for line in lines if "_aws" in line]
+        points, call.lines = read_log(capsys.readouterr().out)
+        assert {point.namespace for point in points} == {"esp32-ota/test"}
+        call.metrics = [(point.name, point.dimensions, point.value) for point in points]
         call.dropped = [line.code for line in caplog.records if line.getMessage() == "status dropped"]
         return [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
 
@@ -50,14 +51,34 @@ def record(aws, monkeypatch, capsys, caplog):
 def test_statuses_are_recorded_and_counted(record):
     assert record("reported") == []
     assert [status.state for status in record.statuses.recorded] == ["installed", "failed"]
-    assert (record.metrics["StatusesReceived"], record.metrics["StatusesDropped"]) == ([2.0], [0.0])
+    assert ("StatusesReceived", {}, 2) in record.metrics
+    assert ("StatusesDropped", {}, 0) in record.metrics
 
 
-def test_metrics_have_no_dimension(record):
+def test_news_are_counted_by_state_and_failures_by_reason(record):
     record("reported")
-    [definition] = record.metrics["_aws"]["CloudWatchMetrics"]
-    assert definition["Dimensions"] == [[]]
-    assert definition["Namespace"] == "esp32-ota/test"
+    assert [point for point in record.metrics if point[0].startswith("Device")] == [
+        ("DeviceStates", {"state": "installed"}, 1),
+        ("DeviceStates", {"product": "demo-sensor", "state": "installed"}, 1),
+        ("DeviceStates", {"state": "failed"}, 1),
+        ("DeviceStates", {"product": "demo-sensor", "state": "failed"}, 1),
+        ("DeviceFailures", {"reason": "http_server_error"}, 1),
+    ]
+
+
+def test_news_are_logged_with_the_device(record):
+    record("reported")
+    [_, failed] = [line for line in record.lines if line["message"] == "status recorded"]
+    assert failed == {
+        "level": "INFO",
+        "message": "status recorded",
+        "mac": "02:00:00:00:00:02",
+        "product": "demo-sensor",
+        "release_id": "0123456789abcdef" * 2,
+        "state": "failed",
+        "reason": "http_server_error",
+        "running_version": "1.3.0",
+    }
 
 
 def test_malformed_statuses_are_dropped_each_with_its_reason_and_the_good_one_is_recorded(record):
@@ -70,17 +91,17 @@ def test_malformed_statuses_are_dropped_each_with_its_reason_and_the_good_one_is
         "status_event_malformed",
     ]
     assert len(record.statuses.recorded) == 1
-    assert (record.metrics["StatusesReceived"], record.metrics["StatusesDropped"]) == ([6.0], [5.0])
+    assert ("StatusesReceived", {}, 6) in record.metrics
+    assert ("StatusesDropped", {}, 5) in record.metrics
 
 
 def test_status_of_an_unknown_release_is_dropped(record):
     record.statuses.unknown = {"0123456789abcdef" * 2}
     assert record("reported") == []
     assert record.dropped == ["status_release_unknown"] * 2
-    assert record.metrics["StatusesDropped"] == [2.0]
+    assert ("StatusesDropped", {}, 2) in record.metrics
 
 
-@pytest.mark.filterwarnings("ignore:No application metrics")
 @pytest.mark.parametrize(
     "outage", [InterfaceError("gone"), ConnectionRefusedError(), DatabaseError({"C": "57P01", "M": "shutting down"})]
 )

@@ -13,6 +13,7 @@ from pg8000.exceptions import InterfaceError
 from pg8000.native import Connection, DatabaseError
 
 from .errors import ConfigurationError
+from .log_line import write_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +26,8 @@ _SOCKET_TIMEOUT_SECONDS = 60.0
 _SERVER_GOES = ("57P01", "57P02", "57P03")
 # Classes: connection exception, insufficient resources (too many connections), operator intervention.
 _OUTAGES = ("08", "53", "57")
+
+_MAX_WHY_CHARS = 500
 
 _Result = TypeVar("_Result")
 
@@ -70,7 +73,16 @@ class Database:
 
         A connection that died while the function slept is replaced and `work` runs once more; nothing of the first
         run was committed, unless the connection broke in the very commit: `work` must bear being repeated.
+
+        An error of the database is logged here, for the alarm and the dashboard, whatever the function makes of it.
         """
+        try:
+            return self._transaction(work)
+        except (DatabaseError, InterfaceError, OSError) as error:
+            write_line("database failed", level="WARNING", error=type(error).__name__, why=str(error)[:_MAX_WHY_CHARS])
+            raise
+
+    def _transaction(self, work: Callable[[Connection], _Result]) -> _Result:
         if self._connection is not None:
             try:
                 return self._run(self._connection, work)

@@ -37,11 +37,15 @@ class FirmwareRequest:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """An answer that is no error; `content` is None where it has none."""
+    """An answer that is no error; `content` is None where it has none.
+
+    `size` is how many bytes of the image the client gets, from here or from S3.
+    """
 
     status: int
     headers: dict[str, str]
     content: bytes | memoryview | None = None
+    size: int = 0
 
 
 class Delivery:
@@ -104,11 +108,11 @@ class Delivery:
         wanted = part or ByteRange(0, image.size - 1)
         if self._redirects or wanted.size > MAX_CONTENT_BYTES:
             url = self._images.presign(image, REDIRECT_SECONDS)
-            return Delivered(307, {"Location": url, "Cache-Control": "no-store"})
+            return Delivered(307, {"Location": url, "Cache-Control": "no-store"}, size=wanted.size)
         content = self._images.read(image, wanted)
         if part is None:
-            return Delivered(200, headers, content)
-        return Delivered(206, headers | {"Content-Range": part.content_range(image.size)}, content)
+            return Delivered(200, headers, content, wanted.size)
+        return Delivered(206, headers | {"Content-Range": part.content_range(image.size)}, content, wanted.size)
 
 
 def _part(

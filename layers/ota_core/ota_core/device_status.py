@@ -42,6 +42,22 @@ class DeviceState(StrEnum):
 
 # The device ended without running the release.
 FAILING = frozenset({DeviceState.FAILED, DeviceState.REJECTED, DeviceState.ROLLED_BACK})
+# What devices of this project give as a reason (ota/reason.hpp).
+REASONS = frozenset(
+    """
+    notification_too_large notification_malformed envelope_malformed envelope_unknown_type envelope_untrusted_key
+    envelope_bad_signature manifest_malformed manifest_unsupported_schema notification_mismatch
+    release_expired sequence_not_newer wrong_product wrong_chip version_not_newer not_targeted targets_not_verifiable
+    not_in_cohort image_too_large failed_before
+    server_unreachable tls_failed connection_lost http_forbidden http_not_found release_withdrawn
+    http_range_not_satisfiable http_too_many_requests http_server_error http_unexpected_status http_redirect_refused
+    range_ignored content_range_mismatch etag_mismatch too_many_bytes download_too_slow
+    image_bad_header image_wrong_chip image_no_app_description app_version_mismatch image_sha256_mismatch
+    image_bad_signature image_not_bootable
+    out_of_memory flash_error storage_error
+    self_test_timed_out self_test_failed boot_failed
+    """.split()  # noqa: SIM905 - a line for each would be long
+)
 # Why a device rejects a release that it has no need of: it runs this version, or a newer one. That is no failure.
 NOT_NEEDED = frozenset({"version_not_newer", "sequence_not_newer"})
 
@@ -68,9 +84,18 @@ class DeviceStatus:
     running_version: str | None
     received_at: datetime
 
+    @property
+    def failure(self) -> str | None:
+        """Why the device ended without running the release: one of REASONS, or `other`. None where it did not."""
+        if self.state not in FAILING or (self.state is DeviceState.REJECTED and self.reason in NOT_NEEDED):
+            return None
+        return self.reason if self.reason in REASONS else "other"
+
 
 class StatusRefused(OtaError):  # noqa: N818 - a refusal, as DropRejected is a rejection
-    """A message that is no status; it is counted, logged and dropped."""
+    """A message that is no status; it is counted, logged and dropped. `mac` is the device's, where it is known."""
+
+    mac: str | None = None
 
 
 def read_queued(body: str, queued_at: datetime) -> DeviceStatus:
@@ -109,6 +134,14 @@ def parse_status(topic: str, payload: bytes, received_at: datetime) -> DeviceSta
     mac = normalise_mac(topic.removesuffix("/status").rpartition("/")[2])
     if mac is None:
         raise StatusRefused("status_topic_invalid", f"The topic {topic[:100]!r} names no MAC.")
+    try:
+        return _parse_payload(mac, payload, received_at)
+    except StatusRefused as refusal:
+        refusal.mac = mac
+        raise
+
+
+def _parse_payload(mac: str, payload: bytes, received_at: datetime) -> DeviceStatus:
     if len(payload) > MAX_STATUS_BYTES:
         raise StatusRefused("status_too_large", f"{len(payload)} bytes; at most {MAX_STATUS_BYTES} are a status.")
     try:

@@ -50,6 +50,8 @@ class Advance:
         numbers: what it was decided from.
         product, version: of the release.
         drop_members: the object versions of its drop.
+        is_end: the release was published or withdrawn by this very step, and not before.
+        is_scheduled: its signer said when its waves may start.
     """
 
     step: Step
@@ -57,6 +59,8 @@ class Advance:
     product: str
     version: str
     drop_members: list[dict[str, Any]]
+    is_end: bool
+    is_scheduled: bool
 
 
 class RolloutStore:
@@ -136,7 +140,16 @@ def _advance(
     )
     step = next_step(rollout, numbers, now)
     _record_decision(connection, release, execution, step, numbers)
-    return Advance(step, numbers, product, version, drop_members)
+    return Advance(
+        step,
+        numbers,
+        product,
+        version,
+        drop_members,
+        is_end=(isinstance(step, Complete) and state != "published")
+        or (isinstance(step, Abort) and state != "withdrawn"),
+        is_scheduled=rollout is not None and (rollout.start_at or rollout.window) is not None,
+    )
 
 
 def _record_wave(connection: Connection, release: int, rollout: Rollout | None, wave: int, now: datetime) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .device_status import DeviceState
@@ -47,7 +48,7 @@ ON CONFLICT (mac, release, state, (coalesce(reason, '')), (coalesce(running_vers
     last_reported_at = greatest(device_history.last_reported_at, EXCLUDED.last_reported_at)
 WHERE EXCLUDED.reported_at < device_history.reported_at
     OR EXCLUDED.last_reported_at > device_history.last_reported_at
-RETURNING mac
+RETURNING mac, release, state, reason, running_version, xmax = 0
 """
 # What a device runs, and is, follows from the latest release that it spoke of and the highest state there, in whatever
 # order it was heard. A release that it refused may be another product's.
@@ -66,20 +67,37 @@ WHERE mac = ANY(CAST(:macs AS macaddr[]))
 """
 
 
+@dataclass(frozen=True, slots=True)
+class News:
+    """What a device said of a release for the first time."""
+
+    product: str
+    status: DeviceStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What came of a batch.
+
+    Attributes:
+        unknown: the ids of releases that do not exist; nothing was recorded of them.
+        news: what had not been said before, in no order.
+    """
+
+    unknown: set[str]
+    news: list[News]
+
+
 class StatusStore:
     """Records what devices say."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def record(self, statuses: Sequence[DeviceStatus]) -> set[str]:
-        """Record a batch in one transaction. Repetition and order change nothing.
+    def record(self, statuses: Sequence[DeviceStatus]) -> Recorded:
+        """Record a batch in one transaction. Repetition and order change nothing."""
 
-        Returns:
-            The ids of releases that do not exist; nothing was recorded of them.
-        """
-
-        def work(connection: Connection) -> set[str]:
+        def work(connection: Connection) -> Recorded:
             releases = {
                 release_id: (release, product)
                 for release_id, release, product in connection.run(
@@ -88,14 +106,13 @@ class StatusStore:
                 )
             }
             known = [(*releases[status.release_id], status) for status in statuses if status.release_id in releases]
-            if known:
-                _record(connection, known)
-            return {status.release_id for status in statuses} - releases.keys()
+            unknown = {status.release_id for status in statuses} - releases.keys()
+            return Recorded(unknown, _record(connection, known) if known else [])
 
         return self._database.transaction(work)
 
 
-def _record(connection: Connection, known: list[tuple[int, str, DeviceStatus]]) -> None:
+def _record(connection: Connection, known: list[tuple[int, str, DeviceStatus]]) -> list[News]:
     messages: dict[str, list[Any]] = {
         "releases": [release for release, _, _ in known],
         "products": [product for _, product, _ in known],
@@ -109,6 +126,12 @@ def _record(connection: Connection, known: list[tuple[int, str, DeviceStatus]]) 
     order = [state.value for state in DeviceState]
     connection.run(_SEE_DEVICES, **messages)
     connection.run(_RAISE_STATES, **messages, order=order)
-    news = connection.run(_ADD_HISTORY, **messages, order=order)
-    if news:
-        connection.run(_UPDATE_DEVICES, macs=[mac for (mac,) in news], order=order)
+    said = connection.run(_ADD_HISTORY, **messages, order=order)
+    if said:
+        connection.run(_UPDATE_DEVICES, macs=[mac for mac, *_ in said], order=order)
+    new = {(mac.upper(), *rest) for mac, *rest, is_new in said if is_new}
+    news = {
+        (status.mac, release, status.state, status.reason, status.running_version): News(product, status)
+        for release, product, status in known
+    }
+    return [news[key] for key in new]
