@@ -5,7 +5,7 @@ export SAM_CLI_TELEMETRY = 0
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup local stop demo test test-firmware prove lint lock clean check-python
+.PHONY: help setup local stop demo test test-firmware prove bench lint lock clean check-python
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ test-firmware: ## run the firmware's host tests
 
 prove: setup ## run every suite in its long form, print what was withstood (hours)
 	@python tools/prove.py
+
+bench: setup ## measure it against floors and peers (ONLY=publish for one row)
+	@python bench/run.py $(ONLY)
 
 clean: ## stop every cloud, remove everything that these commands made
 	@for state in .local .local-*; do if [ -d $$state/run ]; then .venv/bin/python -m local_cloud down --state $$state; fi; done

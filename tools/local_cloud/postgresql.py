@@ -129,7 +129,7 @@ def start_postgresql(home: Path, ca_file: Path, log: Path, record: Path) -> Data
     with (cluster / "postgresql.conf").open("a") as configuration:
         configuration.write(_CONFIGURATION)
     (cluster / "pg_hba.conf").write_text(_ACCESS)
-    ca_file.write_bytes(_issue_server_certificate(cluster / "server.pem", cluster / "server.key", uid))
+    ca_file.write_bytes(issue_server_certificate(cluster / "server.pem", cluster / "server.key", uid))
 
     for _ in range(_PORT_TRIES):  # somebody may take a free port before we do
         admin = Database("127.0.0.1", free_port(), _ADMINISTRATOR, _ADMINISTRATOR, administrator, ca_file)
@@ -211,7 +211,7 @@ def _create_database(admin: Database) -> Database:
     return Database(admin.host, admin.port, "ota", "ota", password, admin.ca_file)
 
 
-def _issue_server_certificate(certificate_file: Path, key_file: Path, uid: int | None) -> bytes:
+def issue_server_certificate(certificate_file: Path, key_file: Path, uid: int | None) -> bytes:
     """Write a server certificate for loopback, and its key.
 
     Returns:
