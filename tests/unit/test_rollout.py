@@ -242,6 +242,7 @@ def test_plans_survive_the_manifest(plan):
         {"waves": [{"percent": 100, "wait": "1h"}]},
         {"waves": [{"percent": number} for number in range(1, 101)]},
         {"abort": {"min_devices": 0}},
+        {"abort": {"min_devices": 10**400}},
         {"abort": {"failed_percent": 101}},
         {"abort": {"report_timeout": 5}},
         {"abort": []},

@@ -106,6 +106,15 @@ TEST_F(Attack, NoSignatureAtAll) {
     refused_unheard(genuine.notification_with(envelope), Reason::notification_malformed);
 }
 
+TEST_F(Attack, AsManySignaturesAsAreLookedAtBesideACohort) {
+    // All pieces of a notification that are kept while its signature is verified.
+    const std::string one = R"({"keyid":"none","sig":"AAAA"},)";
+    forged.more_notification += R"(,"cohort":{"percent":100,"salt":"release-2"})";
+    const std::string envelope =
+        replaced(forged.envelope(), R"("signatures":[)", R"("signatures":[)" + one + one + one + one);
+    refused_unheard(forged.notification_with(envelope), Reason::envelope_untrusted_key);
+}
+
 TEST_F(Attack, EnvelopeThatIsNotBase64) {
     const std::string envelope = replaced(genuine.envelope(), R"("payload":")", R"("payload":"!!!!)");
     refused_unheard(genuine.notification_with(envelope), Reason::envelope_malformed);

@@ -15,6 +15,7 @@ from .rfc3339 import format_time, parse_time
 
 MAX_WAVES = 20
 MAX_DURATION = timedelta(days=90)
+MAX_DEVICES = 2**31 - 1
 
 _DURATION = re.compile(r"([0-9]{1,7})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -317,8 +318,8 @@ def _abort(document: Any) -> AbortCriteria:  # noqa: ANN401 - whatever JSON hold
     fields = _object(document, "'abort'", {"failed_percent", "silent_percent", "min_devices", "report_timeout"})
     default = AbortCriteria()
     min_devices = fields.get("min_devices", default.min_devices)
-    if not isinstance(min_devices, int) or isinstance(min_devices, bool) or min_devices < 1:
-        raise _invalid(f"'min_devices' is {min_devices!r}"[:80], "an integer from 1")
+    if not isinstance(min_devices, int) or isinstance(min_devices, bool) or not 1 <= min_devices <= MAX_DEVICES:
+        raise _invalid(f"'min_devices' is {min_devices!r}"[:80], f"an integer from 1 to {MAX_DEVICES}")
     return AbortCriteria(
         failed_percent=_percent(fields.get("failed_percent", default.failed_percent), "failed_percent"),
         silent_percent=_percent(fields.get("silent_percent", default.silent_percent), "silent_percent"),

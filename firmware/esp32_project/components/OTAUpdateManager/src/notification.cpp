@@ -107,7 +107,7 @@ void shrink_notification(HeapText& text, Notification& notification) {
         std::string_view* view;
         std::size_t offset;
     };
-    std::array<Piece, 6 + 2 * Envelope::kMaxSignatures> pieces{};
+    std::array<Piece, 7 + 2 * Envelope::kMaxSignatures> pieces{};  // As many as are kept below.
     std::size_t count = 0;
     const auto keep_span = [&](TextSpan& span) { pieces[count++] = {span, &span, nullptr, 0}; };
     const auto keep_view = [&](std::string_view& view) {
