@@ -12,7 +12,6 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from ota_core import metrics
 from ota_core.environment import read_environment
 from ota_core.firmware_store import FirmwareStore, ObjectVersion
-from ota_core.inbox import reason_key
 from ota_core.rfc3339 import format_time
 
 
@@ -29,32 +28,28 @@ logger = Logger()
 
 @logger.inject_lambda_context
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, str]:
-    """Move `event["members"]`: to `rejected/` where there is a `reason`, else to the archive.
+    """Move `event["members"]`: to `rejected/` where there is a `reason`, else to the archive; write the drop's status.
 
-    `discard` is the stored image of a drop that became no release.
+    `outcome` is what an archived drop became: `state` and the release. `discard` is the stored image of a drop that
+    became no release.
     """
     members = [ObjectVersion(**member) for member in event["members"]]
     reason = event.get("reason")
-    drop = {"key": members[0].key, "execution": event["execution"]}
+    drop = {"key": members[0].key, "execution": event["execution"], "members": event["members"]}
+    circumstances = {
+        "at": format_time(datetime.now(UTC)),
+        "execution": event["execution"],
+        "versions": event["members"],
+    }
     if image := event.get("discard"):
         STORE.discard(image["key"], image["version_id"])
     if not reason:
         STORE.archive(members)
-        logger.info("archived", extra={**drop, "members": event["members"]})
+        STORE.write_status(members, {**event["outcome"], **circumstances})
+        logger.info("archived", extra={**drop, "outcome": event["outcome"]})
         return {"settled": "archived"}
-    key = reason_key(members[0].key)
-    STORE.reject(
-        members,
-        key,
-        {
-            "code": reason["code"],
-            "message": reason["message"],
-            "stage": reason["stage"],
-            "at": format_time(datetime.now(UTC)),
-            "execution": event["execution"],
-            "versions": event["members"],
-        },
-    )
+    key = STORE.reject(members, {**reason, **circumstances})
+    STORE.write_status(members, {"state": "rejected", **reason, **circumstances})
     metrics.emit(metrics.DROPS_REJECTED, 1, reason=reason["code"])
-    logger.info("rejected", extra={**drop, "members": event["members"], "reason": reason})
+    logger.info("rejected", extra={**drop, "reason": reason})
     return {"settled": "rejected", "reason_key": key, "code": reason["code"], "message": reason["message"]}

@@ -15,9 +15,12 @@ def test_readme_explains_every_rejection_code(project):
     assert rows(readme, "| code |") == [code.value for code in RejectionCode]
 
 
-def test_readme_explains_every_parameter(project, template):
+def test_readme_explains_every_parameter_as_the_template_does(project, template):
     readme = (project / "README.md").read_text()
     assert rows(readme, "| parameter |") == list(template["Parameters"])
+    for name, parameter in template["Parameters"].items():
+        default = f" Default: `{parameter['Default']}`." if parameter.get("Default", "") != "" else ""
+        assert f"\n| `{name}` | {parameter['Description']}{default} |\n" in readme
 
 
 def test_links_of_the_documentation_lead_somewhere(project):

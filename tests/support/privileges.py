@@ -18,7 +18,7 @@ from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 from local_cloud import LocalCloud
 
-FOLDERS = ("inbox", "claims", "keys", "work", "releases", "archive", "rejected")
+FOLDERS = ("inbox", "claims", "keys", "work", "releases", "archive", "rejected", "status")
 ELSEWHERE = "elsewhere"
 _ALL = (*FOLDERS, ELSEWHERE)
 # Where the pipeline may call; what else is called by API Gateway, EventBridge or CloudFormation.
@@ -67,7 +67,7 @@ ALLOWED: dict[str, dict[str, tuple[str, ...]]] = {
         "s3:GetObject": ("inbox",),
         "s3:GetObjectVersion": ("inbox",),
         "s3:DeleteObjectVersion": ("inbox", "releases"),
-        "s3:PutObject": ("archive", "rejected"),
+        "s3:PutObject": ("archive", "rejected", "status"),
         "s3:ListBucketVersions": ("inbox",),
     },
     "AnnounceFailureRole": {
@@ -102,6 +102,10 @@ ALLOWED: dict[str, dict[str, tuple[str, ...]]] = {
         "states:StopExecution": ("pipeline", "batches"),
         "states:RedriveExecution": ("pipeline", "batches"),
         "logs:DescribeLogGroups": ("account",),
+    },
+    "BuildServerRole": {
+        "s3:PutObject": ("inbox",),
+        "s3:GetObject": ("a status", "a reason"),
     },
     "InboxRuleRole": {"states:StartExecution": ("pipeline",)},
     "StatusRuleRole": {"sqs:SendMessage": ("statuses", "status dead letters")},
@@ -279,6 +283,9 @@ def _of_storage(places: Places) -> Iterator[Probe]:
             folder,
             lambda by, bucket=bucket, prefix=prefix: by["s3"].list_object_versions(Bucket=bucket, Prefix=prefix),
         )
+    # What became of a drop, as its build server asks for it.
+    for where, key in {"a status": "status/probe.json", "a reason": "rejected/probe.reason.json"}.items():
+        yield Probe("s3:GetObject", where, lambda by, key=key: by["s3"].get_object(Bucket=places.bucket, Key=key))
     versioning = {"Status": "Enabled"}
     yield Probe(
         "s3:PutBucketVersioning",

@@ -133,7 +133,8 @@ def test_object_whose_name_only_begins_alike_stays(store, put, bodies):
 
 
 def test_rejected_members_lie_beside_their_reason(store, put, bodies):
-    store.reject([put("inbox/d/app.bin", b"image")], "rejected/d/app.reason.json", {"code": "x", "message": "größer"})
+    reason_key = store.reject([put("inbox/d/app.bin", b"image")], {"code": "x", "message": "größer"})
+    assert reason_key == "rejected/d/app.reason.json"
     moved = bodies("rejected/")
     reason = json.loads(moved.pop("rejected/d/app.reason.json")[0])
     assert reason == {"code": "x", "message": "größer"}

@@ -5,7 +5,17 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from ota_core.errors import DropRejected, RejectionCode
-from ota_core.inbox import ARCHIVE, MAX_KEY_CHARS, REJECTED, Drop, Member, locate, moved_key, reason_key
+from ota_core.inbox import (
+    ARCHIVE,
+    MAX_KEY_CHARS,
+    REJECTED,
+    Drop,
+    Member,
+    locate,
+    moved_key,
+    reason_key,
+    status_key,
+)
 from support.rejections import rejected
 
 # What S3 may hand us: any UTF-8 of up to 1,024 bytes.
@@ -104,23 +114,25 @@ def test_file_that_is_no_member_is_rejected(key):
 
 
 @pytest.mark.parametrize(
-    ("key", "reason"),
+    ("key", "stem"),
     [
-        ("inbox/a/app.bin", "rejected/a/app.reason.json"),
-        ("inbox/a/app.manifest.json", "rejected/a/app.reason.json"),
-        ("inbox/a/app.targets.json", "rejected/a/app.reason.json"),
-        ("inbox/app.manifest.json.bin", "rejected/app.manifest.json.reason.json"),
-        ("inbox/app.elf", "rejected/app.elf.reason.json"),
-        ("inbox/../app.bin", "rejected/%2E%2E/app.reason.json"),
+        ("inbox/a/app.bin", "a/app"),
+        ("inbox/a/app.manifest.json", "a/app"),
+        ("inbox/a/app.targets.json", "a/app"),
+        ("inbox/app.manifest.json.bin", "app.manifest.json"),
+        ("inbox/app.elf", "app.elf"),
+        ("inbox/../app.bin", "%2E%2E/app"),
     ],
 )
-def test_reason_stands_beside_the_members_under_their_stem(key, reason):
-    assert reason_key(key) == reason
+def test_reason_stands_beside_the_members_and_status_by_itself_under_their_stem(key, stem):
+    assert reason_key(key) == f"rejected/{stem}.reason.json"
+    assert status_key(key) == f"status/{stem}.json"
 
 
 @given(keys | tricky_keys)
-def test_reason_key_is_short_enough_for_s3(key):
+def test_keys_of_reason_and_status_are_short_enough_for_s3(key):
     assert len(reason_key(key)) <= 1024
+    assert len(status_key(key)) <= 1024
 
 
 def test_members_end_differently():

@@ -312,11 +312,13 @@ def keys(s3):
     return [version["Key"] for version in s3.list_object_versions(Bucket="bucket").get("Versions", [])]
 
 
-def test_good_drop_is_archived(s3, settle, measured):
-    _, answer = settle("archive")
+def test_good_drop_is_archived_and_its_status_says_what_became_of_it(s3, store, settle, measured):
+    event, answer = settle("archive")
     assert measured() == []
     assert answer == {"settled": "archived"}
-    assert keys(s3) == ["archive/sam-local/app.bin", "archive/sam-local/app.manifest.json"]
+    assert keys(s3) == ["archive/sam-local/app.bin", "archive/sam-local/app.manifest.json", "status/sam-local/app.json"]
+    status = read_settled(store, "status/sam-local/app.json")
+    assert status == {**event["outcome"], "execution": event["execution"], "versions": event["members"]}
 
 
 def test_bad_drop_is_rejected_with_its_reason_and_its_stored_image_discarded(s3, store, settle, measured):
@@ -328,10 +330,20 @@ def test_bad_drop_is_rejected_with_its_reason_and_its_stored_image_discarded(s3,
         "code": event["reason"]["code"],
         "message": event["reason"]["message"],
     }
-    assert keys(s3) == [f"rejected/sam-local/app{suffix}" for suffix in (".bin", ".manifest.json", ".reason.json")]
-    reason = json.loads(store.read_current(answer["reason_key"]))
-    assert datetime.strptime(reason.pop("at"), "%Y-%m-%dT%H:%M:%S%z").tzinfo
-    assert reason == {**event["reason"], "execution": event["execution"], "versions": event["members"]}
+    rejected = [f"rejected/sam-local/app{suffix}" for suffix in (".bin", ".manifest.json", ".reason.json")]
+    assert keys(s3) == [*rejected, "status/sam-local/app.json"]
+    reason = {**event["reason"], "execution": event["execution"], "versions": event["members"]}
+    assert read_settled(store, answer["reason_key"]) == reason
+    assert read_settled(store, "status/sam-local/app.json") == {"state": "rejected", **reason}
+
+
+def read_settled(store, key):
+    """What SettleDrop wrote, a field on each line, without the time."""
+    text = store.read_current(key).decode()
+    assert all(line.count('": ') <= 1 for line in text.splitlines())
+    document = json.loads(text)
+    assert datetime.strptime(document.pop("at"), "%Y-%m-%dT%H:%M:%S%z").tzinfo
+    return document
 
 
 # --- AnnounceFailure --------------------------------------------------------------------------------------------------

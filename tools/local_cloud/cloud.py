@@ -44,6 +44,7 @@ from .stack import (
 PROJECT = Path(__file__).resolve().parents[2]
 DEVICE_MAC = "02:00:00:00:00:01"  # locally administered (IEEE 802), so nobody's
 TOPIC_PREFIX = "/firmware_update"
+BUILD_SERVER_ISSUER = "token.actions.githubusercontent.com"
 _DROP_GRACE_SECONDS = 10
 _PUBLISH_RATE_PER_SECOND = 1000
 _API_STAGE = "v1"
@@ -328,6 +329,8 @@ def _bring_up(state: Path, running: _Running | None, say: Say) -> LocalCloud:
         "TopicPrefix": TOPIC_PREFIX,
         "DropGracePeriod": str(_DROP_GRACE_SECONDS),
         "PublishRatePerSecond": str(_PUBLISH_RATE_PER_SECOND),
+        "BuildServerIssuer": BUILD_SERVER_ISSUER,
+        "BuildServerSubject": "repo:example/firmware:*",
     }
     try:
         deploy_stack(

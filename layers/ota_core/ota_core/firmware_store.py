@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from botocore.exceptions import ClientError
 
-from .inbox import ARCHIVE, REJECTED, moved_key
+from .inbox import ARCHIVE, REJECTED, moved_key, reason_key, status_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,11 +119,21 @@ class FirmwareStore:
         for member in members:
             self._move(member, ARCHIVE)
 
-    def reject(self, members: list[ObjectVersion], reason_key: str, reason: dict[str, object]) -> None:
-        """Move a drop's members to `rejected/`, beside the reason."""
-        self.write(reason_key, json.dumps(reason, indent=2).encode() + b"\n")
+    def reject(self, members: list[ObjectVersion], reason: dict[str, object]) -> str:
+        """Move a drop's members to `rejected/`, beside the reason; gives the reason's key."""
+        key = reason_key(members[0].key)
+        self._write_json(key, reason)
         for member in members:
             self._move(member, REJECTED)
+        return key
+
+    def write_status(self, members: list[ObjectVersion], status: dict[str, object]) -> None:
+        """Say what became of a drop where its build server looks."""
+        self._write_json(status_key(members[0].key), status)
+
+    def _write_json(self, key: str, document: dict[str, object]) -> None:
+        # A field on each line, for shells without a JSON parser.
+        self.write(key, json.dumps(document, indent=2).encode() + b"\n")
 
     def discard(self, key: str, version_id: str) -> None:
         """Delete an object version that the pipeline wrote and that nothing refers to."""

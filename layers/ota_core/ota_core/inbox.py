@@ -17,6 +17,7 @@ from .errors import DropRejected, RejectionCode
 INBOX = "inbox/"
 REJECTED = "rejected/"
 ARCHIVE = "archive/"
+STATUS = "status/"
 # S3 allows 1,024 bytes, and a drop's files get longer names where they are archived or rejected.
 MAX_KEY_CHARS = 300
 _MAX_MOVED_CHARS = 900
@@ -99,10 +100,19 @@ def _plain(segment: str) -> str:
 
 def reason_key(key: str) -> str:
     """Where the reason for a rejection is written: beside the members, under the stem."""
-    rejected = moved_key(key, REJECTED)
+    return f"{_moved_stem(key, REJECTED)}.reason.json"
+
+
+def status_key(key: str) -> str:
+    """Where it is written what became of a drop, whatever it was: under the stem of the member `key`."""
+    return f"{_moved_stem(key, STATUS)}.json"
+
+
+def _moved_stem(key: str, destination: str) -> str:
+    moved = moved_key(key, destination)
     # One suffix at most: `app.manifest.json.bin` belongs to another drop than `app.bin`.
-    suffix = next((member.value for member in Member if rejected.endswith(member.value)), "")
-    return f"{rejected.removesuffix(suffix)}.reason.json"
+    suffix = next((member.value for member in Member if moved.endswith(member.value)), "")
+    return moved.removesuffix(suffix)
 
 
 def _bad_key(key: str, seen: str, expected: str) -> DropRejected:
