@@ -5,7 +5,7 @@ export SAM_CLI_TELEMETRY = 0
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup local stop demo test test-firmware prove bench lint lock clean check-python
+.PHONY: help setup local stop demo test test-firmware fuzz prove bench lint lock clean check-python
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,7 @@ lint: setup ## check style, types and templates
 	.venv-checkov/bin/checkov --file template.yaml database.yaml --skip-download --compact --quiet
 
 test: lint test-firmware ## run every test
+	@python fuzz/run.py 1
 	pytest
 
 # The firmware's components on this machine. Elsewhere than in CI, a machine without their toolchain is no failure.
@@ -70,6 +71,10 @@ test-firmware: ## run the firmware's host tests
 	if ! command -v cmake >/dev/null || ! command -v ninja >/dev/null; then $(call FIRMWARE_SKIPPED,cmake or ninja is missing); \
 	elif ! cmake -S firmware/host -B build/host -G Ninja >build/firmware.log 2>&1; then $(call FIRMWARE_SKIPPED,cmake refuses (see build/firmware.log)); \
 	else ninja -C build/host --quiet && ctest --test-dir build/host --output-on-failure --progress; fi
+
+SECONDS ?= 60
+fuzz: setup ## fuzz every parser for SECONDS, one at a processor
+	@python fuzz/run.py $(SECONDS)
 
 prove: setup ## run every suite in its long form, print what was withstood (hours)
 	@python tools/prove.py

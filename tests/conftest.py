@@ -4,10 +4,18 @@ from collections.abc import Callable
 
 import prove
 import pytest
+from hypothesis import settings
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--prove", action="store_true", help="run the suites' long forms and record what they withstood")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # No deadlines: how long an example takes depends on what else the machine does.
+    settings.register_profile("quick", deadline=None)
+    settings.register_profile("prove", deadline=None, max_examples=2000)
+    settings.load_profile("prove" if config.getoption("prove") else "quick")
 
 
 @pytest.fixture(scope="session")

@@ -36,6 +36,7 @@ KINDS = {
 SUITES = [
     ["make", "lint"],
     ["make", "test-firmware", "CI=true"],  # Without its toolchain nothing is proven.
+    ["make", "fuzz", "SECONDS=600", "CI=true"],
     ["pytest", "--prove"],
 ]
 

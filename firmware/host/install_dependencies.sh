@@ -2,7 +2,7 @@
 # Installs what the host build needs on Debian 12 or Ubuntu, when it may; otherwise says the command.
 set -eu
 
-packages="g++ cmake ninja-build clang-format clang-tidy libcurl4-openssl-dev libmosquitto-dev
+packages="g++ cmake ninja-build clang clang-format clang-tidy libclang-rt-dev libcurl4-openssl-dev libmosquitto-dev
 libmbedtls-dev libgtest-dev mosquitto openssl python3"
 
 missing=""

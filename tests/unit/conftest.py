@@ -4,13 +4,8 @@ import socket
 
 import boto3
 import pytest
-from hypothesis import settings
 from moto import mock_aws
 from ota_core.firmware_store import FirmwareStore
-
-# How long an example takes depends on what else the machine does.
-settings.register_profile("unit", deadline=None)
-settings.load_profile("unit")
 
 
 class SocketOpened(AssertionError):  # noqa: N818 - what happened

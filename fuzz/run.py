@@ -1,0 +1,104 @@
+"""Fuzz every parser, Python's with atheris and the firmware's with libFuzzer: python fuzz/run.py SECONDS.
+
+Each parser gets so many seconds. What is found is kept under build/fuzz/findings; inputs that reached something new are
+kept under build/fuzz/corpus, where the next run begins, beside the first inputs in fuzz/corpus.
+"""
+
+import argparse
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import prove
+from python.targets import TARGETS
+
+HERE = Path(__file__).resolve().parent
+PROJECT = HERE.parent
+BUILD = PROJECT / "build" / "fuzz"
+CPP_PARSERS = ["notification", "envelope", "manifest", "http_response", "stored_state"]
+# Inputs of that size are parsed within milliseconds.
+LIMITS = ["-max_len=4096", "-timeout=10", "-rss_limit_mb=1024"]
+
+
+def fuzz(name: str, language: str, program: list[str], seconds: int) -> bool:
+    """Fuzz a parser. Whether nothing was found."""
+    found = BUILD / "corpus" / language / name
+    findings = BUILD / "findings"
+    found.mkdir(parents=True, exist_ok=True)
+    findings.mkdir(parents=True, exist_ok=True)
+    run = subprocess.run(
+        [
+            *program,
+            *LIMITS,
+            f"-max_total_time={seconds}",
+            "-print_final_stats=1",
+            f"-artifact_prefix={findings}/{language}-{name}-",
+            f"-dict={HERE / 'tokens.dict'}",
+            found,
+            HERE / "corpus" / name,
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    executed = re.search(r"stat::number_of_executed_units: *(\d+)", run.stderr)
+    inputs = int(executed[1]) if executed else 0
+    held = run.returncode == 0 and inputs > 0
+    print(f"fuzz: {name} ({language}): {inputs:,} inputs{'' if held else ', and a finding'}", flush=True)
+    if not held:
+        print("\n".join(run.stderr.splitlines()[-60:]), flush=True)
+    if "OTA_PROOF_DIR" in os.environ:
+        prove.report("inputs", f"{name} ({language})", tried=inputs, withstood=inputs if held else inputs - 1)
+    return held
+
+
+def build_firmware_fuzzers() -> str | None:
+    """Build the C++ fuzzers. Why that is not possible, if it is not."""
+    missing = [program for program in ("clang++", "cmake", "ninja") if shutil.which(program) is None]
+    if missing:
+        return f"{', '.join(missing)} missing; firmware/host/install_dependencies.sh installs what is needed"
+    build = str(BUILD / "cpp")
+    configure = ["cmake", "-S", str(HERE / "cpp"), "-B", build, "-G", "Ninja", "-DCMAKE_CXX_COMPILER=clang++"]
+    with (BUILD / "build.log").open("w") as log:
+        for command in (configure, ["ninja", "-C", build, "--quiet"]):
+            if subprocess.run(command, stdout=log, stderr=log, check=False).returncode:
+                return f"they cannot be built (see {BUILD / 'build.log'})"
+    return None
+
+
+def main() -> int:
+    """Fuzz as many parsers at a time as there are processors, or as `--jobs` says."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("seconds", type=int)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    options = parser.parse_args()
+    BUILD.mkdir(parents=True, exist_ok=True)
+    skipped = []
+    tasks: list[tuple[str, str, list[str]]] = []
+    if importlib.util.find_spec("atheris"):
+        script = str(HERE / "python" / "fuzz_parser.py")
+        tasks += [(name, "Python", [sys.executable, script, name]) for name in TARGETS]
+    else:
+        skipped.append("Python's parsers: skipped, atheris has no wheel for this platform")
+    why_not = build_firmware_fuzzers()
+    if why_not is None:
+        tasks += [(name, "C++", [str(BUILD / "cpp" / name)]) for name in CPP_PARSERS]
+    else:
+        skipped.append(f"the firmware's parsers: skipped, {why_not}")
+    with ThreadPoolExecutor(options.jobs) as pool:
+        outcomes = list(pool.map(lambda task: fuzz(*task, options.seconds), tasks))
+    for reason in skipped:
+        print(f"fuzz: {reason}")
+    # Elsewhere than in CI, a machine without the tools is no failure.
+    return 0 if all(outcomes) and not (skipped and os.environ.get("CI")) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
