@@ -1,13 +1,16 @@
-// How much heap an update takes, TLS and sockets left out. Counted in what malloc hands out, mbedTLS's
-// RSA and SHA-256 included, on a machine whose pointers are twice as wide as the chip's.
+// How much heap an update takes, TLS and sockets left out, and what happens when there is none. Counted in
+// what malloc hands out, mbedTLS's RSA and SHA-256 included, on a machine whose pointers are twice as wide
+// as the chip's.
 
 #include <gtest/gtest.h>
 #include <malloc.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 
 #include "fake_world.hpp"
+#include "proof.hpp"
 
 extern "C" {
 void* __libc_malloc(std::size_t size);                     // NOLINT: names of the C library
@@ -21,6 +24,12 @@ namespace {
 std::atomic<bool> g_counting{false};
 std::atomic<std::int64_t> g_used{0};
 std::atomic<std::int64_t> g_peak{0};
+/// Blocks of this size are refused, so many times.
+std::atomic<std::size_t> g_refused_size{0};
+std::atomic<int> g_refusals{0};
+/// Blocks that calloc was asked for while it was counted, by mbedTLS. The one with this number is refused.
+std::atomic<std::int64_t> g_callocs{0};
+std::atomic<std::int64_t> g_refused_calloc{-1};
 
 void count(std::int64_t change) {
     if (!g_counting) {
@@ -43,10 +52,17 @@ void* counted(void* block) {
 
 // Whatever library calls malloc in this program calls these.
 extern "C" void* malloc(std::size_t size) {
+    if (size == g_refused_size && g_refusals > 0) {
+        --g_refusals;
+        return nullptr;
+    }
     return counted(__libc_malloc(size));
 }
 
 extern "C" void* calloc(std::size_t count, std::size_t size) {
+    if (g_counting && g_callocs++ == g_refused_calloc) {
+        return nullptr;
+    }
     return counted(__libc_calloc(count, size));
 }
 
@@ -297,6 +313,84 @@ TEST(Heap, StaysBelowTheLimitDuringAWholeUpdate) {
         static_cast<long long>(checking_in), static_cast<long long>(deciding),
         static_cast<long long>(downloading), static_cast<long long>(deciding_meanwhile),
         static_cast<long long>(activating), static_cast<long long>(kLimit));
+}
+
+TEST(OutOfMemory, DownloadGoesOnWhenThereIsMemoryAgain) {
+    World world;
+    ASSERT_TRUE(world.boot());
+    const Release release = World::release();
+    world.serve(release);
+    world.notify(release.notification());
+    g_refused_size = kFlashSectorSize;  // The buffer of a download.
+    g_refusals = 2;
+    ASSERT_TRUE(world.run_to_report("installed"));
+    EXPECT_EQ(g_refusals, 0);
+    const std::vector<std::string>& states = world.recorder.states;
+    EXPECT_EQ(std::count(states.begin(), states.end(), "downloading:out_of_memory"), 2);
+    EXPECT_EQ(world.running_version(), "2.0.0");
+}
+
+TEST(OutOfMemory, CheckInIsRepeatedWhenThereIsMemoryAgain) {
+    World world;
+    const Release release = World::release();
+    world.serve(release);
+    const std::string notification = release.notification();
+    world.server.take_over = [&](const FakeServer::Seen& seen) {
+        FakeServer::Answer answer = world.server.answer(seen);
+        if (seen.url.find("/devices/") != std::string::npos) {
+            answer.head.status = 200;
+            answer.head.content_length = -1;  // So that room for the largest is asked for.
+            answer.body = notification;
+        }
+        return answer;
+    };
+    g_refused_size = kMaxNotificationSize + 1;
+    g_refusals = 1;
+    ASSERT_TRUE(world.boot());
+    ASSERT_TRUE(world.run_to_report("installed"));
+    EXPECT_EQ(g_refusals, 0);
+    const std::vector<Recorder::Event>& events = world.recorder.events;
+    EXPECT_TRUE(std::any_of(events.begin(), events.end(), [](const Recorder::Event& event) {
+        return event.name == "check_in_failed" && event.reason == Reason::out_of_memory;
+    }));
+}
+
+TEST(OutOfMemory, AnyOneBlockThatMbedTlsLacksDelaysTheUpdateAtMost) {
+    const Release release = World::release();
+    const std::string notification = release.notification();
+    const auto update = [&](std::int64_t refused) {
+        World world;
+        world.serve(release);
+        world.server.check_in_body = notification;
+        EXPECT_TRUE(world.boot());
+        LeanStore store(*world.store);
+        LeanMqtt mqtt(world.mqtt);
+        LeanServer server(world.server, mqtt);
+        Quiet observer;
+        OTAUpdateManager manager(
+            world.config,
+            UpdatePorts{*world.slots, store, server, mqtt, world.clock, world.random, world.reboot},
+            observer);
+        g_callocs = 0;
+        g_refused_calloc = refused;
+        g_counting = true;
+        manager.start();
+        while (world.clock.now_ms < 48ULL * 3600 * 1000 && !observer.saw("activated")) {
+            mqtt.wait(manager.step());
+        }
+        g_counting = false;
+        g_refused_calloc = -1;
+        EXPECT_TRUE(observer.saw("activated")) << "block " << refused;
+        return g_callocs.load();
+    };
+    const std::int64_t blocks = update(-1);
+    ASSERT_GT(blocks, 10);
+    for (std::int64_t block = 0; block < blocks; ++block) {
+        update(block);
+    }
+    std::printf("[ SWEEP    ] blocks of mbedTLS refused, one by one: %lld\n", static_cast<long long>(blocks));
+    report_proof("cuts", "blocks of memory that mbedTLS asks for in an update, refused one by one",
+                 static_cast<std::uint64_t>(blocks));
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include <cstring>
 #include <fstream>
+#include <functional>
 #include <sstream>
 
 #include "crc32.hpp"
@@ -132,6 +133,98 @@ TEST_F(Slots, ImageThatDecayedAfterActivationIsNotBooted) {
     bytes[posix::kSlotOffset[1] + 1000] ^= 1;
     power_on();
     EXPECT_EQ(slots->running_slot(), 0);
+}
+
+/// Cuts the power in `work` at each of its writes and erases, in three ways; after each cut `check` looks at
+/// the device that was switched on again. @return how many cuts.
+std::uint64_t cut_everywhere(std::vector<std::uint8_t>& bytes, CuttableFlash& flash,
+                             const std::function<void()>& power_on, const std::function<void()>& work,
+                             const std::function<void()>& check) {
+    const std::vector<std::uint8_t> start = bytes;
+    const std::uint64_t before = flash.operations();
+    power_on();
+    work();
+    const std::uint64_t operations = flash.operations() - before;
+    for (const auto how : {CuttableFlash::Cut::before, CuttableFlash::Cut::torn, CuttableFlash::Cut::after}) {
+        for (std::uint64_t at = 0; at < operations; ++at) {
+            SCOPED_TRACE("operation " + std::to_string(at) + ", cut " +
+                         std::to_string(static_cast<int>(how)));
+            std::copy(start.begin(), start.end(), bytes.begin());
+            flash.cut_at(at, how);
+            EXPECT_THROW(
+                {
+                    power_on();
+                    work();
+                },
+                PowerCut);
+            power_on();
+            check();
+        }
+    }
+    return 3 * operations;
+}
+
+TEST_F(Slots, InterruptedActivationFallsBackToTheOtherEntry) {
+    write_update(World::image("2.0.0"));
+    const OtaSelectEntry running = entry(0);
+    const auto cuts = cut_everywhere(
+        bytes, *flash, [this] { power_on(); }, [this] { ASSERT_EQ(slots->activate(), PortResult::ok); },
+        [&] {
+            ASSERT_TRUE(slots);
+            const OtaSelectEntry now = entry(0);
+            EXPECT_EQ(std::memcmp(&running, &now, sizeof(now)), 0);
+            if (slots->running_slot() == 0) {
+                EXPECT_EQ(slots->state(0), SlotState::valid);
+                ASSERT_EQ(slots->activate(), PortResult::ok);
+                power_on();
+            }
+            EXPECT_EQ(slots->running_slot(), 1);
+            EXPECT_EQ(slots->state(1), SlotState::pending_verify);
+        });
+    report_proof("cuts", "power cuts in otadata while an image is activated", cuts);
+}
+
+TEST_F(Slots, InterruptedVerdictFallsBackToTheOtherEntry) {
+    write_update(World::image("2.0.0"));
+    ASSERT_EQ(slots->activate(), PortResult::ok);
+    const auto cuts = cut_everywhere(
+        bytes, *flash, [this] { power_on(); },
+        [this] { ASSERT_EQ(slots->mark_running_valid(), PortResult::ok); },
+        [&] {
+            // On trial still, or back on the old app when the verdict was lost; free to try again in the end.
+            ASSERT_TRUE(slots);
+            ASSERT_EQ(slots->mark_running_valid(), PortResult::ok);
+            EXPECT_EQ(slots->state(slots->running_slot()), SlotState::valid);
+            EXPECT_EQ(slots->begin(0), PortResult::ok);
+        });
+    report_proof("cuts", "power cuts in otadata while an app is marked valid", cuts);
+}
+
+TEST_F(Slots, OtadataThatNamesAnotherAppThanTheRunningOneIsRestored) {
+    write_update(World::image("2.0.0"));
+    ASSERT_EQ(slots->activate(), PortResult::ok);
+    power_on();
+    ASSERT_EQ(slots->mark_running_valid(), PortResult::ok);
+    bytes[posix::kSlotOffset[1] + 1000] ^=
+        1;  // The bootloader takes the other one, and leaves otadata alone.
+    power_on();
+    ASSERT_EQ(slots->running_slot(), 0);
+    ASSERT_EQ(entry(1).ota_seq, 2U);
+    const auto cuts = cut_everywhere(
+        bytes, *flash, [this] { power_on(); }, [this] { ASSERT_EQ(slots->begin(0), PortResult::ok); },
+        [&] {
+            ASSERT_TRUE(slots);
+            EXPECT_EQ(slots->running_slot(), 0);
+            ASSERT_EQ(slots->mark_running_valid(),
+                      PortResult::ok);  // Its new entry may say that it is on trial.
+            write_update(World::image("2.0.0"));
+            ASSERT_EQ(slots->activate(), PortResult::ok);
+            power_on();
+            EXPECT_EQ(slots->running_slot(), 1);
+            power_on();
+            EXPECT_EQ(slots->running_slot(), 0) << "restored otadata has the app to go back to";
+        });
+    report_proof("cuts", "power cuts while otadata is made to name the running app", cuts);
 }
 
 TEST_F(Slots, FlashWithoutImageDoesNotBoot) {
