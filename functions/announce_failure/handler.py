@@ -42,15 +42,19 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> None:
         "execution": execution["executionArn"],
         "status": execution["status"],
         "key": started_by.get("detail", {}).get("object", {}).get("key"),
+        "release_id": started_by.get("registration", {}).get("release_id"),
         "error": execution.get("error"),
         "cause": (execution.get("cause") or "")[:_MAX_CAUSE_CHARS],
-        "next_step": "Redrive the execution when the cause is gone, or drop the same files again.",
     }
+    # An execution that an operator's action started has no object.
+    failure["next_step"] = "Redrive the execution when the cause is gone, or " + (
+        "drop the same files again." if failure["key"] else "repeat the operator's action."
+    )
     logger.error("pipeline failed", extra=failure)
     SNS.publish(
         TopicArn=SETTINGS.alerts_topic_arn,
         Subject="A firmware release failed half-way",
-        Message=json.dumps(failure, indent=2),
+        Message=describe(failure, execution.get("cause") or ""),
     )
     answer = EVENTS.put_events(
         Entries=[{"Source": SETTINGS.event_source, "DetailType": "ReleaseFailed", "Detail": json.dumps(failure)}]
@@ -58,3 +62,29 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> None:
     # PutEvents succeeds as a call even where it took no event. Lambda tries again, and then keeps it as a dead letter.
     if answer["FailedEntryCount"]:
         raise RuntimeError(f"EventBridge did not take the event: {answer['Entries']}")
+
+
+def describe(failure: dict[str, Any], cause: str) -> str:
+    """What happened, to what, and what to do, for a person."""
+    # Whoever writes to the inbox names its objects: as a JSON string it stays on its line and within its quotes.
+    what = f"the drop of {json.dumps(failure['key'])}" if failure["key"] else f"release {failure['release_id']}"
+    return f"""The release pipeline broke while it worked on {what}.
+
+{failure["error"] or failure["status"]}: {message_of(cause)}
+
+What was told to devices stands. Nothing further happens by itself, and nothing that was dropped is lost.
+{failure["next_step"]} To redrive it, within 14 days:
+
+aws stepfunctions redrive-execution --execution-arn {failure["execution"]}
+
+The execution's history has every step, and so has the query "What did this release's execution do", saved in CloudWatch
+Logs Insights."""
+
+
+def message_of(cause: str) -> str:
+    """What a function's error says: Step Functions gives it as JSON, with a stack trace that a person need not read."""
+    try:
+        message = json.loads(cause)["errorMessage"]
+    except (ValueError, KeyError, TypeError):
+        message = cause
+    return str(message)[:_MAX_CAUSE_CHARS]

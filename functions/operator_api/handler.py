@@ -41,7 +41,17 @@ logger = Logger()
 @logger.inject_lambda_context
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> Answer:
     """Answer an operator's request."""
-    return answer(event, operate, logger)
+    answered = answer(event, operate, logger)
+    logger.info(
+        "operator asked",
+        extra={
+            "caller": event["requestContext"]["identity"]["userArn"],
+            "method": event["httpMethod"],
+            "path": event["path"],
+            "status": answered["statusCode"],
+        },
+    )
+    return answered
 
 
 def operate(event: Mapping[str, Any]) -> Answer:

@@ -234,6 +234,16 @@ def test_request_is_passed_on_in_the_callers_name(api):
     assert api.woken == []
 
 
+@pytest.mark.parametrize("status", [200, 409])
+def test_every_request_is_logged_with_who_asked_for_what_and_the_answer(api, caplog, status):
+    caplog.set_level("INFO")
+    api.function.answer = api.function.answer | {"statusCode": status}
+    api()
+    [line] = caplog.records
+    assert (line.getMessage(), line.caller, line.method, line.status) == ("operator asked", CALLER, "POST", status)
+    assert line.path == f"/releases/{RELEASE_ID}/actions"
+
+
 def test_execution_goes_on_where_the_answer_wants_it(api):
     wake = {"release_id": RELEASE_ID, "execution": "arn:e", "is_due": True}
     answered = api.function.answer

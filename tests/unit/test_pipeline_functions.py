@@ -354,8 +354,10 @@ def announce(aws, monkeypatch):
     handler = load_handler("announce_failure", monkeypatch, ALERTS_TOPIC_ARN="arn:topic", EVENT_SOURCE="esp32-ota.ota")
     handler.EVENTS, handler.SNS = Fake({"FailedEntryCount": 0, "Entries": [{"EventId": "1"}]}), Fake()
 
-    def call():
-        return handler.lambda_handler(read_event("announce_failure", "failed_execution"), CONTEXT)
+    def call(**changes):
+        event = read_event("announce_failure", "failed_execution")
+        event["detail"] |= changes
+        return handler.lambda_handler(event, CONTEXT)
 
     call.events, call.sns = handler.EVENTS, handler.SNS
     return call
@@ -372,7 +374,39 @@ def test_failure_is_told_to_people_and_programs(announce):
     assert "drop the same files again" in detail["next_step"]
     assert published["TopicArn"] == "arn:topic"
     assert len(published["Subject"]) <= 100
-    assert json.loads(published["Message"]) == detail
+    message = published["Message"]
+    assert 'the drop of "inbox/sam-local/app.bin"' in message
+    assert "InterfaceError: Can't create a connection to host db.example and port 5432" in message
+    assert detail["next_step"] in message
+    assert f"redrive-execution --execution-arn {detail['execution']}" in message
+    assert '{"' not in message, "nothing that only programs like to read"
+
+
+def test_failure_of_what_an_operator_started_names_the_release(announce):
+    announce(input=json.dumps({"registration": {"outcome": "continued", "release_id": "a7cf"}}))
+    message = announce.sns.calls[0][2]["Message"]
+    assert "worked on release a7cf" in message
+    assert "repeat the operator's action" in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"cause": None, "error": None, "status": "TIMED_OUT"}, "TIMED_OUT: \n"),
+        ({"cause": "[1]", "error": "States.Runtime"}, "States.Runtime: [1]\n"),
+        ({"cause": "no JSON", "error": "States.Runtime"}, "States.Runtime: no JSON\n"),
+        ({"cause": "x" * 50_000, "error": "States.Runtime"}, "States.Runtime: " + "x" * 1000 + "\n"),
+    ],
+    ids=["none", "no object", "no JSON", "long"],
+)
+def test_failure_is_told_whatever_its_cause_looks_like(announce, changes, said):
+    announce(**changes)
+    assert said in announce.sns.calls[0][2]["Message"]
+
+
+def test_name_of_an_object_cannot_pass_for_another_line_of_the_message(announce):
+    announce(input=json.dumps({"detail": {"object": {"key": 'inbox/x"\n\nCall +1 555 at once'}}}))
+    assert r'the drop of "inbox/x\"\n\nCall +1 555 at once".' in announce.sns.calls[0][2]["Message"]
 
 
 def test_event_that_is_not_taken_fails_the_function_so_that_it_is_tried_again(announce):
