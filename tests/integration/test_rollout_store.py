@@ -123,6 +123,32 @@ def test_silent_devices_withdraw_the_release(rollouts, release, database):
     assert "never reported" in step.why
 
 
+@pytest.mark.parametrize(("proven", "withdraws"), [(0, False), (5, True)])
+def test_only_devices_that_once_reported_can_withdraw_a_release_by_silence(
+    rollouts, insert_release, database, proven, withdraws
+):
+    """The API key is in every device: who has it can check in for any MAC. A status takes a device's certificate."""
+    product = f"fleet-{proven}"
+    earlier = insert_release(product=product)
+    plan = {**PLAN, "waves": [{"percent": 100}]}
+    release = insert_release(product=product, state="registered", cohort_percent=0.0, rollout=json.dumps(plan))
+
+    def check_in(connection):
+        connection.run("DELETE FROM devices")
+        connection.run("DELETE FROM device_states")
+        for mac in MACS:
+            connection.run(
+                "INSERT INTO devices (mac, product) VALUES (CAST(:mac AS macaddr), :product)", mac=mac, product=product
+            )
+
+    database.transaction(check_in)
+    report(database, earlier, MACS[:proven], "installed")
+    advance(rollouts, release, wave=1)
+    found = advance(rollouts, release, now=NOW + timedelta(minutes=30))
+    assert (found.numbers.expected, found.numbers.proven) == (len(MACS), proven)
+    assert isinstance(found.step, Abort if withdraws else Complete)
+
+
 def test_operator_takes_over_and_the_old_execution_is_superseded(rollouts, release, database):
     advance(rollouts, release, wave=1)
     database.transaction(

@@ -128,9 +128,14 @@ def test_few_devices_prove_nothing():
 
 
 def test_silent_devices_abort_only_after_the_timeout():
-    progress = Progress(waves_published=1, published_at=NOW, expected=40, reported=19, installed=19)
+    progress = Progress(waves_published=1, published_at=NOW, expected=40, proven=40, reported=19, installed=19)
     assert not isinstance(watched(THREE_WAVES, progress, NOW + HOUR / 2 - timedelta(seconds=1)), Abort)
     assert isinstance(watched(THREE_WAVES, progress, NOW + HOUR / 2), Abort)
+
+
+def test_devices_that_may_be_made_up_abort_nothing():
+    progress = Progress(waves_published=1, published_at=NOW, expected=4000, proven=37, reported=19, installed=19)
+    assert not isinstance(watched(THREE_WAVES, progress, NOW + HOUR / 2), Abort)
 
 
 def test_paused_rollout_holds_but_still_aborts():

@@ -92,7 +92,9 @@ class Progress:
         published_at: when the last of them did.
         is_paused, is_promoted, is_aborted: what operators asked for; promoted ends the present soak.
         expected: devices that the waves so far reach, as far as they are known.
-        reported: of the expected, those that reported anything.
+        proven: of the expected, those that are certain to exist: they are listed, or once reported with a certificate.
+            Who has the devices' API key can make up others.
+        reported: of the expected, those that reported anything of this release.
         ended: of the expected, those that installed, failed, refused or rolled back.
         installed: of all that reported, those that run the release.
         failed: of all that reported, those that failed, refused or rolled back.
@@ -104,6 +106,7 @@ class Progress:
     is_promoted: bool = False
     is_aborted: bool = False
     expected: int = 0
+    proven: int = 0
     reported: int = 0
     ended: int = 0
     installed: int = 0
@@ -200,6 +203,7 @@ def describe_numbers(progress: Progress) -> dict[str, object]:
     return {
         "waves_published": progress.waves_published,
         "expected": progress.expected,
+        "proven": progress.proven,
         "reported": progress.reported,
         "ended": progress.ended,
         "installed": progress.installed,
@@ -221,13 +225,13 @@ def _reason_to_abort(abort: AbortCriteria, progress: Progress, now: datetime) ->
     ended = progress.installed + progress.failed
     if ended >= abort.min_devices and progress.failed * 100 > abort.failed_percent * ended:
         return f"{progress.failed} of {ended} devices failed; at most {abort.failed_percent:g} % may"
-    silent = progress.expected - progress.reported
+    silent = progress.proven - progress.reported
     if (
         now - progress.published_at >= abort.report_timeout
-        and progress.expected >= abort.min_devices
-        and silent * 100 > abort.silent_percent * progress.expected
+        and progress.proven >= abort.min_devices
+        and silent * 100 > abort.silent_percent * progress.proven
     ):
-        return f"{silent} of {progress.expected} devices never reported; at most {abort.silent_percent:g} % may"
+        return f"{silent} of {progress.proven} devices never reported; at most {abort.silent_percent:g} % may"
     return None
 
 

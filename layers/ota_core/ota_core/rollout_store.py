@@ -30,14 +30,18 @@ if TYPE_CHECKING:
 # A device that was not seen for so long is no part of the fleet that a wave is expected to reach.
 _FLEET_MEMORY_DAYS = 30
 _COUNT = (
-    "SELECT count(*), count(device_states.mac), count(*) FILTER (WHERE device_states.state = ANY(:ended))"
-    " FROM {} AS told LEFT JOIN device_states ON device_states.release = :release AND device_states.mac = told.mac"
-    " WHERE {} AND in_cohort(:release_id, told.mac, :percent)"
+    "SELECT count(*), count(*) FILTER (WHERE {proven}), count(device_states.mac),"
+    " count(*) FILTER (WHERE device_states.state = ANY(:ended))"
+    " FROM {told} AS told LEFT JOIN device_states ON device_states.release = :release AND device_states.mac = told.mac"
+    " WHERE {reached} AND in_cohort(:release_id, told.mac, :percent)"
 )
+# Anybody with the API key may check in for any MAC; a status takes the device's certificate.
 _COUNT_IN_FLEET = _COUNT.format(
-    "devices", f"product = :product AND last_seen_at > now() - interval '{_FLEET_MEMORY_DAYS:d} days'"
+    told="devices",
+    proven="EXISTS (SELECT FROM device_states AS proof WHERE proof.mac = told.mac)",
+    reached=f"product = :product AND last_seen_at > now() - interval '{_FLEET_MEMORY_DAYS:d} days'",
 )
-_COUNT_IN_LIST = _COUNT.format("release_targets", "told.release = :release")
+_COUNT_IN_LIST = _COUNT.format(told="release_targets", proven="true", reached="told.release = :release")
 _ENDED = [state.value for state in (*FAILING, DeviceState.INSTALLED)]
 
 
@@ -168,7 +172,7 @@ def _record_wave(connection: Connection, release: int, rollout: Rollout | None, 
 def _counts(
     connection: Connection, release: int, release_id: str, product: str, percent: float, is_for_whole_fleet: bool
 ) -> dict[str, int]:
-    [(expected, reported, ended)] = connection.run(
+    [(expected, proven, reported, ended)] = connection.run(
         _COUNT_IN_FLEET if is_for_whole_fleet else _COUNT_IN_LIST,
         product=product,
         release=release,
@@ -188,6 +192,7 @@ def _counts(
     )
     return {
         "expected": expected,
+        "proven": proven,
         "reported": reported,
         "ended": ended,
         "installed": installed,
