@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -23,17 +23,14 @@ from ota_core.device_status import DeviceState
 from ota_core.environment import read_environment
 from ota_core.manifest import is_product
 from ota_core.operator_actions import Action, ActionRefused
+from ota_core.operator_requests import page_limit, page_position, refuse_unknown_query
 from ota_core.operator_store import FAILING_DEVICES, RELEASE_STATES, OperatorStore, UnknownDevice, UnknownRelease
-from ota_core.paging import read_cursor
 from ota_core.targets import is_tag, normalise_mac
 
-MAX_LIMIT = 200
-DEFAULT_LIMIT = 50
 MAX_TAGS = 50
 # What `state` may ask for in the list of a release's devices.
 DEVICE_STATES = (*DeviceState, FAILING_DEVICES)
 _RELEASE_ID = re.compile(r"[0-9a-f]{32}")
-_Position = TypeVar("_Position")
 
 OPERATORS = OperatorStore(Database(read_environment(DatabaseSettings), timeout_seconds=20))
 logger = Logger()
@@ -50,14 +47,7 @@ def route(event: Mapping[str, Any]) -> Answer:
     work, parameters = ROUTES.get((event["httpMethod"], event["resource"]), (None, ()))
     if work is None:
         raise RequestRefused(404, "not_found", "There is no such path with this method.")
-    unknown = sorted(set(event.get("queryStringParameters") or {}) - set(parameters))
-    if unknown:
-        # A filter with a slip of the pen would list what nobody asked for.
-        raise RequestRefused(
-            400,
-            "query_unknown",
-            f"The query has {unknown[0]!r:.60}; here it takes {', '.join(parameters) or 'nothing'}.",
-        )
+    refuse_unknown_query(event, parameters)
     try:
         return work(event)
     except UnknownRelease as error:
@@ -77,8 +67,8 @@ def list_releases(event: Mapping[str, Any]) -> Answer:
         OPERATORS.list_releases(
             product=product,
             state=_one_of(event, "state", RELEASE_STATES),
-            before=_position(event, "releases", _row_id),
-            limit=_limit(event),
+            before=page_position(event, "releases", _row_id),
+            limit=page_limit(event),
         )
     )
 
@@ -88,14 +78,19 @@ def describe_release(event: Mapping[str, Any]) -> Answer:
     return _answer(OPERATORS.describe_release(_release_id(event)))
 
 
+def describe_timeline(event: Mapping[str, Any]) -> Answer:
+    """`GET /releases/{release_id}/timeline`."""
+    return _answer(OPERATORS.describe_timeline(_release_id(event)))
+
+
 def list_devices(event: Mapping[str, Any]) -> Answer:
     """`GET /releases/{release_id}/devices`, by MAC."""
     return _answer(
         OPERATORS.list_devices(
             _release_id(event),
             state=_one_of(event, "state", DEVICE_STATES),
-            after=_position(event, "devices", normalise_mac),
-            limit=_limit(event),
+            after=page_position(event, "devices", normalise_mac),
+            limit=page_limit(event),
         )
     )
 
@@ -130,8 +125,8 @@ def act(event: Mapping[str, Any]) -> Answer:
 
 def describe_device(event: Mapping[str, Any]) -> Answer:
     """`GET /devices/{mac}`, with its history, newest first."""
-    before = _position(event, "history", _reported)
-    return _answer(OPERATORS.describe_device(_mac(event), before=before, limit=_limit(event)))
+    before = page_position(event, "history", _reported)
+    return _answer(OPERATORS.describe_device(_mac(event), before=before, limit=page_limit(event)))
 
 
 def replace_tags(event: Mapping[str, Any]) -> Answer:
@@ -153,6 +148,7 @@ def replace_tags(event: Mapping[str, Any]) -> Answer:
 ROUTES: dict[tuple[str, str], tuple[Callable[[Mapping[str, Any]], Answer], tuple[str, ...]]] = {
     ("GET", "/releases"): (list_releases, ("product", "state", "limit", "after")),
     ("GET", "/releases/{release_id}"): (describe_release, ()),
+    ("GET", "/releases/{release_id}/timeline"): (describe_timeline, ()),
     ("GET", "/releases/{release_id}/devices"): (list_devices, ("state", "limit", "after")),
     ("POST", "/releases/{release_id}/actions"): (act, ()),
     ("GET", "/devices/{mac}"): (describe_device, ("limit", "after")),
@@ -178,36 +174,11 @@ def _release_id(event: Mapping[str, Any]) -> str:
     return release_id
 
 
-def _limit(event: Mapping[str, Any]) -> int:
-    text = query_parameter(event, "limit")
-    if text is None:
-        return DEFAULT_LIMIT
-    if not (text.isascii() and text.isdecimal() and len(text) < 4 and 1 <= int(text) <= MAX_LIMIT):
-        raise RequestRefused(400, "limit_invalid", f"The query's limit is none; expected 1 to {MAX_LIMIT}.")
-    return int(text)
-
-
 def _one_of(event: Mapping[str, Any], name: str, allowed: tuple[str, ...]) -> str | None:
     value = query_parameter(event, name)
     if value is not None and value not in allowed:
         raise RequestRefused(400, f"{name}_invalid", f"The query's {name} is none; expected {', '.join(allowed)}.")
     return value
-
-
-def _position(event: Mapping[str, Any], listed: str, read: Callable[..., _Position | None]) -> _Position | None:
-    """What `read` makes of the cursor; None where the first page is asked for."""
-    text = query_parameter(event, "after")
-    if text is None:
-        return None
-    try:
-        position = read(*read_cursor(text, listed))
-    except (TypeError, ValueError, AttributeError, OverflowError):
-        position = None
-    if position is None:
-        raise RequestRefused(
-            400, "cursor_invalid", "The query's after is no cursor of this list; pass on `next` of the page before."
-        )
-    return position
 
 
 def _reported(moment: str, row: int) -> tuple[datetime, int] | None:

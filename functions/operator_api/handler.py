@@ -1,7 +1,7 @@
 """OperatorApi: what operators ask for over HTTP, passed on to OperateReleases, and what follows from it.
 
-OperateReleases reaches PostgreSQL and nothing else; this one reaches everything but PostgreSQL. Who may call is API
-Gateway's to say.
+OperateReleases reaches PostgreSQL and nothing else; this one reaches everything but PostgreSQL. Two APIs call it: of
+one whose callers IAM allows, and the console's, whose callers Cognito knows and whose groups are looked at here.
 """
 
 from __future__ import annotations
@@ -15,16 +15,20 @@ import boto3
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.config import Config
-from ota_core.api_gateway import Answer, answer
+from ota_core.api_gateway import Answer, RequestRefused, answer, answer_json
 from ota_core.continuation import Continuation
 from ota_core.environment import read_environment
 from ota_core.errors import OtaError
+from ota_core.operator_identity import identify
+from ota_core.operator_requests import page_limit, page_position, refuse_unknown_query
+from ota_core.rejection_store import RejectionStore
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """See the template for each variable."""
 
+    bucket: str
     operate_releases_function: str
     state_machine_arn: str
 
@@ -34,7 +38,10 @@ SETTINGS = read_environment(Settings)
 CONFIG = Config(connect_timeout=3, read_timeout=25, retries={"mode": "standard", "max_attempts": 1})
 LAMBDA = boto3.client("lambda", config=CONFIG)
 CONTINUATION = Continuation(boto3.client("stepfunctions", config=CONFIG), SETTINGS.state_machine_arn)
-PASSED_ON = ("httpMethod", "resource", "pathParameters", "queryStringParameters", "body", "isBase64Encoded")
+REJECTIONS = RejectionStore(boto3.client("s3", config=CONFIG), SETTINGS.bucket)
+PASSED_ON = ("httpMethod", "pathParameters", "queryStringParameters", "body", "isBase64Encoded")
+# Where the console's API has what the operators' API has at its root.
+CONSOLE_PREFIX = "/api"
 logger = Logger()
 
 
@@ -55,11 +62,32 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> Answer:
 
 
 def operate(event: Mapping[str, Any]) -> Answer:
-    """Pass the request on in the caller's name, and let an execution go on with the release where one should."""
-    caller = event["requestContext"]["identity"]["userArn"]
+    """Do what is asked for in the caller's name, and let an execution go on with the release where one should."""
+    caller = identify(event["requestContext"])
+    if event["httpMethod"] != "GET" and not caller.may_act:
+        raise RequestRefused(
+            403, "not_an_operator", f"{caller.name} may look and not act; acting takes the group `operator`."
+        )
+    resource = event["resource"].removeprefix(CONSOLE_PREFIX)
+    if (event["httpMethod"], resource) == ("GET", "/rejected-drops"):
+        return list_rejected_drops(event)
+    return pass_on({name: event.get(name) for name in PASSED_ON} | {"resource": resource, "caller": caller.name})
+
+
+def list_rejected_drops(event: Mapping[str, Any]) -> Answer:
+    """`GET /rejected-drops`, the latest first."""
+    refuse_unknown_query(event, ("limit", "after"))
+    listed = REJECTIONS.list_rejected(
+        before=page_position(event, "rejected", _moment_and_name), limit=page_limit(event)
+    )
+    return answer_json(200, json.dumps(listed, ensure_ascii=False).encode(), {"Cache-Control": "no-store"})
+
+
+def pass_on(request: Mapping[str, Any]) -> Answer:
+    """What OperateReleases answers."""
     reply = LAMBDA.invoke(
         FunctionName=SETTINGS.operate_releases_function,
-        Payload=json.dumps({name: event.get(name) for name in PASSED_ON} | {"caller": caller}).encode(),
+        Payload=json.dumps(request).encode(),
     )
     answered: Answer = json.load(reply["Payload"])
     if "FunctionError" in reply:
@@ -68,3 +96,7 @@ def operate(event: Mapping[str, Any]) -> Answer:
     if wake:
         CONTINUATION.wake(wake["release_id"], wake["execution"], is_due=wake["is_due"])
     return answered
+
+
+def _moment_and_name(milliseconds: int, name: str) -> tuple[int, str] | None:
+    return (milliseconds, name) if type(milliseconds) is int and isinstance(name, str) else None

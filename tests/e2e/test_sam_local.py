@@ -27,6 +27,8 @@ CASES = {
     "record_status/reported": {"batchItemFailures": []},
     "operate_releases/list_releases": {"statusCode": 200},
     "operator_api/list_releases": {"statusCode": 200},
+    "operator_api/list_rejected_drops": {"statusCode": 200},
+    "serve_console/page": {"statusCode": 200},
     "migrate_database/create": None,
 }
 

@@ -9,7 +9,11 @@ from ota_core import manifest, targets
 
 METHODS = {"get", "head", "post", "put"}
 # The API's resource, its definition, and who may call.
-APIS = [("Api", "openapi.yaml", "api_key"), ("OperatorApi", "operator.yaml", "sigv4")]
+APIS = [
+    ("Api", "openapi.yaml", {"api_key": []}),
+    ("OperatorApi", "operator.yaml", {"sigv4": []}),
+    ("ConsoleApi", "console.yaml", {"userPool": ["openid"]}),
+]
 
 
 @pytest.fixture(scope="module", params=APIS, ids=lambda api: api[0])
@@ -51,7 +55,10 @@ def test_it_has_no_aliases_and_no_tags(text):
 
 def test_every_operation_wants_its_caller_known_and_calls_a_function_that_exists(operations, resources, api):
     for path, method, operation in operations:
-        assert operation["security"] == [{api[2]: []}], (path, method)
+        if api[0] == "ConsoleApi" and not path.startswith("/api/"):
+            assert (method, operation.get("security")) == ("get", None)  # Files, which hold no secret.
+        else:
+            assert operation["security"] == [api[2]], (path, method)
         called = operation["x-amazon-apigateway-integration"]["uri"]["Fn::Sub"]
         name = re.search(r"functions/\$\{(\w+)\.Arn\}/invocations$", called)[1]
         assert resources[name]["Type"] == "AWS::Serverless::Function"
@@ -59,6 +66,8 @@ def test_every_operation_wants_its_caller_known_and_calls_a_function_that_exists
 
 def test_api_may_call_each_function_for_its_path_only(operations, resources, api):
     for path, _, operation in operations:
+        if api[0] == "ConsoleApi":
+            continue
         name = re.search(r"\$\{(\w+)Function\.Arn\}", operation["x-amazon-apigateway-integration"]["uri"]["Fn::Sub"])[1]
         permission = resources[f"{name}Permission"]["Properties"]
         assert permission["FunctionName"] == {"Ref": f"{name}Function"}
@@ -69,9 +78,32 @@ def test_api_may_call_each_function_for_its_path_only(operations, resources, api
             assert re.fullmatch(granted.replace("*", "[^/]+(/[^/]+)?"), path)
 
 
+def test_console_may_call_the_operators_function_under_api_only(resources):
+    granted = resources["ConsoleOperatorApiPermission"]["Properties"]
+    assert granted["FunctionName"] == {"Ref": "OperatorApiFunction"}
+    assert granted["SourceArn"]["Fn::Sub"].endswith("${ConsoleApi}/console/*/api/*")
+    granted = resources["ServeConsolePermission"]["Properties"]
+    assert granted["FunctionName"] == {"Ref": "ServeConsoleFunction"}
+    assert granted["SourceArn"]["Fn::Sub"].endswith("${ConsoleApi}/console/GET/*")
+
+
+def test_console_has_the_operators_api_and_nothing_more(project):
+    operator, console = (
+        yaml.safe_load((project / "api" / name).read_text())["paths"] for name in ("operator.yaml", "console.yaml")
+    )
+    offered = {
+        (path.removeprefix("/api"), method)
+        for path, item in console.items()
+        for method in item
+        if path.startswith("/api/")
+    }
+    assert offered == {(path, method) for path, item in operator.items() for method in item}
+    assert set(console) - {f"/api{path}" for path in operator} == {"/", "/{file}"}
+
+
 def test_names_of_models_are_alphanumeric(definition):
     # https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-known-issues.html
-    assert all(name.isalnum() for name in definition["components"]["schemas"])
+    assert all(name.isalnum() for name in definition["components"].get("schemas", {}))
 
 
 def test_operators_sign_their_requests(project):
@@ -142,4 +174,6 @@ def test_operators_api_takes_the_parameters_that_its_definition_names(project):
         ast.literal_eval(key): ast.literal_eval(value.elts[1])
         for key, value in zip(routes.keys, routes.values, strict=True)
     }
+    # That one is answered from S3.
+    assert named.pop(("GET", "/rejected-drops")) == ("limit", "after")
     assert taken == named

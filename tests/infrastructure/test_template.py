@@ -65,6 +65,10 @@ def functions_with_roles(resources):
         yield name, function, statements_of(resources, resources[role])
 
 
+def variables_of(function):
+    return function["Properties"].get("Environment", {}).get("Variables", {})
+
+
 def test_every_function_has_a_role_of_its_own(resources):
     roles = [
         function["Properties"]["Role"]["Fn::GetAtt"][0]
@@ -89,8 +93,7 @@ def test_no_role_may_use_every_resource_where_one_can_be_named(resources):
 def test_no_function_uses_both_postgresql_and_what_lies_beyond_the_vpc(resources):
     with_database = set()
     for name, function, statements in functions_with_roles(resources):
-        variables = function["Properties"].get("Environment", {}).get("Variables", {})
-        if "DATABASE_HOST" not in variables:
+        if "DATABASE_HOST" not in variables_of(function):
             assert "VpcConfig" not in function["Properties"], name
             continue
         with_database.add(name)
@@ -109,7 +112,7 @@ def test_modules_that_use_postgresql_are_given_its_settings(resources, project):
     for name, function, _ in functions_with_roles(resources):
         source = (project / function["Properties"]["CodeUri"] / "handler.py").read_text()
         uses_database = "ota_core.database" in source
-        assert uses_database == ("DATABASE_HOST" in function["Properties"]["Environment"]["Variables"]), name
+        assert uses_database == ("DATABASE_HOST" in variables_of(function)), name
 
 
 def test_every_setting_that_a_function_reads_is_in_the_template_and_no_other(resources, project):
@@ -119,9 +122,7 @@ def test_every_setting_that_a_function_reads_is_in_the_template_and_no_other(res
         settings = fields_of(source, "Settings")
         if "DatabaseSettings" in source:
             settings |= fields_of(database.read_text(), "DatabaseSettings")
-        assert {setting.upper() for setting in settings} == set(function["Properties"]["Environment"]["Variables"]), (
-            name
-        )
+        assert {setting.upper() for setting in settings} == set(variables_of(function)), name
 
 
 def fields_of(source, class_name):
@@ -193,6 +194,26 @@ ALARMS = [
 @pytest.mark.parametrize("name", ALARMS)
 def test_alarms_ring(resources, name):
     assert resources[name]["Properties"]["AlarmActions"] == [{"Ref": "AlertsTopic"}]
+
+
+def test_people_sign_in_to_the_console_without_a_secret_and_are_made_by_nobody_but_its_owner(resources):
+    client = resources["ConsoleClient"]["Properties"]
+    assert client["GenerateSecret"] is False
+    assert (client["AllowedOAuthFlows"], client["AllowedOAuthScopes"]) == (["code"], ["openid"])
+    assert resources["ConsoleUsers"]["Properties"]["AdminCreateUserConfig"] == {"AllowAdminCreateUserOnly": True}
+
+
+def test_console_reads_reasons_of_rejections_and_nothing_else_in_the_bucket(resources):
+    statements = statements_of(resources, resources["OperatorApiRole"])
+    granted = {
+        action: statement
+        for statement in statements
+        for action in listed(statement["Action"])
+        if action.startswith("s3:")
+    }
+    assert set(granted) == {"s3:GetObject", "s3:ListBucket"}
+    assert granted["s3:GetObject"]["Resource"]["Fn::Sub"].endswith("/rejected/*.reason.json")
+    assert granted["s3:ListBucket"]["Condition"] == {"StringLike": {"s3:prefix": "rejected/*"}}
 
 
 def test_device_may_publish_its_own_status_and_nothing_else(resources):

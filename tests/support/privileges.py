@@ -86,12 +86,15 @@ ALLOWED: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "OperatorApiRole": {
         **_LOGS,
+        "s3:GetObject": ("a reason",),
+        "s3:ListBucket": ("rejected",),
         "lambda:InvokeFunction": ("OperateReleasesFunction",),
         "states:StartExecution": ("pipeline",),
         "states:DescribeExecution": ("pipeline",),
         "states:StopExecution": ("pipeline",),
     },
     "OperateReleasesRole": _DATABASE,
+    "ServeConsoleRole": _LOGS,
     "ReleasePipelineRole": {
         "lambda:InvokeFunction": STAGES,
         "s3:GetObject": ("work",),

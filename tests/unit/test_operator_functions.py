@@ -37,6 +37,9 @@ class FakeStore:
     def describe_release(self, release_id):
         return self._answer("describe_release", release_id)
 
+    def describe_timeline(self, release_id):
+        return self._answer("describe_timeline", release_id)
+
     def list_devices(self, release_id, **options):
         return self._answer("list_devices", release_id, **options)
 
@@ -79,6 +82,7 @@ def body(text):
     [
         ("list_releases", ("list_releases", {"product": "demo-sensor", "state": "rolling_out", "limit": 50})),
         ("describe_release", ("describe_release", RELEASE_ID, {})),
+        ("describe_timeline", ("describe_timeline", RELEASE_ID, {})),
         ("describe_device", ("describe_device", "AA:BB:CC:DD:EE:FF", {"before": None, "limit": 50})),
         ("promote", ("act", RELEASE_ID, Action.PROMOTE, {"wave": 2, "caller": CALLER})),
         ("abort", ("act", RELEASE_ID, Action.ABORT, {"wave": None, "caller": CALLER})),
@@ -213,7 +217,7 @@ class FakeLambda:
 @pytest.fixture
 def api(aws, monkeypatch):
     handler = load_handler(
-        "operator_api", monkeypatch, OPERATE_RELEASES_FUNCTION="operate", STATE_MACHINE_ARN="machine"
+        "operator_api", monkeypatch, BUCKET="bucket", OPERATE_RELEASES_FUNCTION="operate", STATE_MACHINE_ARN="machine"
     )
     handler.LAMBDA = FakeLambda()
     woken = []
@@ -221,8 +225,8 @@ def api(aws, monkeypatch):
         wake=lambda release_id, execution, *, is_due: woken.append((release_id, execution, is_due))
     )
 
-    def call(name="abort"):
-        return handler.lambda_handler(read_event("operator_api", name), CONTEXT)
+    def call(name="abort", **changes):
+        return handler.lambda_handler(read_event("operator_api", name) | changes, CONTEXT)
 
     call.function, call.woken, call.handler = handler.LAMBDA, woken, handler
     return call
@@ -269,3 +273,83 @@ def test_failure_of_the_function_behind_is_told_without_its_trace(api):
     assert answered["statusCode"] == 500
     assert json.loads(answered["body"])["code"] == "operation_failed"
     assert "boom" not in answered["body"]
+
+
+def in_groups(name, groups):
+    """A console's event of a user whose groups API Gateway tells so."""
+    context = read_event("operator_api", name)["requestContext"]
+    claims = {**context["authorizer"]["claims"], "cognito:groups": groups}
+    if groups is None:
+        del claims["cognito:groups"]
+    return {"requestContext": context | {"authorizer": {"claims": claims}}}
+
+
+@pytest.mark.parametrize("groups", ["operator", "viewer,operator", "[viewer operator]", "[operator]"])
+def test_operator_of_the_console_acts_in_his_own_name(api, groups):
+    assert api("abort_from_console", **in_groups("abort_from_console", groups)) == api.function.answer
+    assert api.function.passed_on == read_event("operate_releases", "abort") | {
+        "caller": "cognito:ada:00000000-0000-4000-8000-0000000000aa"
+    }
+
+
+@pytest.mark.parametrize(
+    ("groups", "code"),
+    [
+        ("viewer", "not_an_operator"),
+        ("[viewer]", "not_an_operator"),
+        ("[viewer operators]", "not_an_operator"),
+        ("", "not_in_group"),
+        (None, "not_in_group"),
+        ("co-operator", "not_in_group"),
+    ],
+)
+def test_nobody_else_acts(api, groups, code):
+    answered = api("abort_from_console", **in_groups("abort_from_console", groups))
+    assert (answered["statusCode"], json.loads(answered["body"])["code"]) == (403, code)
+    assert api.function.passed_on is None
+
+
+def test_viewer_looks(api):
+    look = {"httpMethod": "GET", "resource": "/api/releases", "body": None}
+    assert api("abort_from_console", **in_groups("abort_from_console", "viewer"), **look)["statusCode"] == 200
+    assert api.function.passed_on["resource"] == "/releases"
+
+
+def test_nobody_without_an_identity_is_heard(api):
+    context = read_event("operator_api", "abort")["requestContext"]
+    context["identity"]["userArn"] = None
+    assert api(requestContext=context)["statusCode"] == 403
+    assert api.function.passed_on is None
+
+
+def test_rejected_drops_are_listed_without_the_database(api):
+    asked = []
+
+    def list_rejected(**options):
+        asked.append(options)
+        return {"drops": [], "is_complete": True}
+
+    api.handler.REJECTIONS = SimpleNamespace(list_rejected=list_rejected)
+    assert json.loads(api("list_rejected_drops")["body"]) == {"drops": [], "is_complete": True}
+    after = {"after": write_cursor("rejected", 1_790_000_000_000, "0" * 16)}
+    assert api("list_rejected_drops", **query(**after))["statusCode"] == 200
+    assert asked == [
+        {"before": None, "limit": 20},
+        {"before": (1_790_000_000_000, "0" * 16), "limit": 50},
+    ]
+    assert api.function.passed_on is None
+
+
+@pytest.mark.parametrize(
+    ("parameters", "code"),
+    [
+        ({"state": "failed"}, "query_unknown"),
+        ({"limit": "0"}, "limit_invalid"),
+        ({"after": write_cursor("rejected", "1", "0")}, "cursor_invalid"),
+        ({"after": write_cursor("rejected", 1)}, "cursor_invalid"),
+        ({"after": write_cursor("releases", 1, "0")}, "cursor_invalid"),
+    ],
+)
+def test_malformed_request_for_rejected_drops_is_refused(api, parameters, code):
+    answered = api("list_rejected_drops", **query(**parameters))
+    assert (answered["statusCode"], json.loads(answered["body"])["code"]) == (400, code)

@@ -32,9 +32,12 @@ def up(state: Path) -> None:
     def say(what: str) -> None:
         print(f"[{time.monotonic() - begun:5.1f} s] {what}", flush=True)
 
-    start(state, say)
+    cloud = start(state, say)
     say("ready")
-    print(f"\nNext:  . {os.path.relpath(state)}/env\n       aws s3 ls s3://$OTA_BUCKET\nStop:  make stop")
+    file = f"{os.path.relpath(state)}/env"
+    users = "\n".join(f"       {user:8} {password}" for user, password in cloud.console_passwords.items())
+    print(f"\nNext:  . {file}\n       aws s3 ls s3://$OTA_BUCKET\nStop:  make stop")
+    print(f"See:   {cloud.console_url}\n{users}")
 
 
 @main.command()

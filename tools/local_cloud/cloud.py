@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 import shlex
 import shutil
 import signal
@@ -22,6 +23,7 @@ import pg8000.native
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from cryptography.hazmat.primitives import serialization
+from mypy_boto3_cognito_idp import CognitoIdentityProviderClient
 from mypy_boto3_iot import IoTClient
 from mypy_boto3_ssm import SSMClient
 
@@ -33,6 +35,7 @@ from .processes import ServerProcess, clean_environment, stop_strays
 from .stack import (
     API_ID,
     ARTIFACTS_BUCKET,
+    CONSOLE_API_ID,
     OPERATOR_API_ID,
     REGION,
     STACK_NAME,
@@ -48,6 +51,9 @@ BUILD_SERVER_ISSUER = "token.actions.githubusercontent.com"
 _DROP_GRACE_SECONDS = 10
 _PUBLISH_RATE_PER_SECOND = 1000
 _API_STAGE = "v1"
+_CONSOLE_STAGE = "console"
+# Users of the console, and their groups, of the same names.
+_CONSOLE_USERS = ("viewer", "operator")
 _SAM_STOP_SECONDS = 5.0
 _DEPLOYMENT_BEGINS = {"CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS"}
 _SECRET_NAME = "ota/database"  # noqa: S105 - a name
@@ -68,6 +74,7 @@ class LocalCloud:
     database: Database
     outputs: Mapping[str, str]
     api_key: str | None
+    console_passwords: Mapping[str, str]
 
     @property
     def endpoint(self) -> str:
@@ -78,6 +85,11 @@ class LocalCloud:
     def environment(self) -> dict[str, str]:
         """The environment for a program that uses this cloud, as `env` would set it."""
         return aws_environment(self.endpoint) | self._variables()
+
+    @property
+    def console_url(self) -> str:
+        """The web console's page."""
+        return self.outputs["ConsoleUrl"]
 
     @property
     def bucket(self) -> str:
@@ -176,6 +188,8 @@ class LocalCloud:
             "OTA_BUCKET": self.bucket,
             **api,
             "OTA_OPERATOR_API_URL": _api_url(self.emulator, OPERATOR_API_ID),
+            "OTA_CONSOLE_URL": self.console_url,
+            **{f"OTA_CONSOLE_{user.upper()}_PASSWORD": word for user, word in self.console_passwords.items()},
             "OTA_TOPIC_PREFIX": TOPIC_PREFIX,
             "OTA_MQTT_HOST": "127.0.0.1",
             "OTA_MQTT_PORT": str(self.emulator.mqtt_port),
@@ -326,6 +340,9 @@ def _bring_up(state: Path, running: _Running | None, say: Say) -> LocalCloud:
         "DatabaseSecretArn": secret["ARN"],
         "DatabaseCaPem": running.database.ca_file.read_text(),
         "PublicApiUrl": _api_url(running.emulator, API_ID),
+        "ConsoleUrl": _api_url(running.emulator, CONSOLE_API_ID, _CONSOLE_STAGE),
+        "SignInUrl": running.emulator.endpoint,
+        "ConsoleMfa": "OFF",
         "TopicPrefix": TOPIC_PREFIX,
         "DropGracePeriod": str(_DROP_GRACE_SECONDS),
         "PublishRatePerSecond": str(_PUBLISH_RATE_PER_SECOND),
@@ -373,16 +390,17 @@ def _failed_resources(emulator: Emulator) -> str:
 
 
 def _finish(state: Path, running: _Running, say: Say) -> LocalCloud:
-    """Do what a deployed stack needs of its operator: a trusted key, an API key, a device."""
+    """Do what a deployed stack needs of its operator: a trusted key, an API key, a device, users of the console."""
     stacks = _client(running.emulator, "cloudformation").describe_stacks(StackName=STACK_NAME)["Stacks"]
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stacks[0]["Outputs"]}
-    say("registering the signing key and a device")
+    say("registering the signing key, a device and the console's users")
     _trust(_client(running.emulator, "ssm"), _make_signing_key(_signing_key_file(state)))
     api_key = None
     if "ApiKeyId" in outputs:
         gateway = _client(running.emulator, "apigateway")
         api_key = gateway.get_api_key(apiKey=outputs["ApiKeyId"], includeValue=True)["value"]
-    cloud = LocalCloud(state, running.emulator, running.database, outputs, api_key)
+    passwords = _sign_up(state, _client(running.emulator, "cognito-idp"), outputs["ConsoleUserPoolId"])
+    cloud = LocalCloud(state, running.emulator, running.database, outputs, api_key, passwords)
     cloud.write_environment()
     return cloud
 
@@ -480,8 +498,28 @@ def _make_signing_key(file: Path) -> bytes:
     return key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
-def _api_url(emulator: Emulator, api_id: str) -> str:
-    return f"{emulator.endpoint}/_aws/execute-api/{api_id}/{_API_STAGE}"
+def _sign_up(state: Path, cognito: CognitoIdentityProviderClient, pool: str) -> dict[str, str]:
+    """Make the console's users, each with a password of its own that lives as long as the cloud.
+
+    Returns:
+        The passwords, by user name.
+    """
+    file = state / "run" / "console-passwords.json"
+    if not file.exists():
+        passwords = {user: secrets.token_urlsafe(12) for user in _CONSOLE_USERS}
+        for user, password in passwords.items():
+            cognito.admin_create_user(
+                UserPoolId=pool, Username=user, TemporaryPassword=password, MessageAction="SUPPRESS"
+            )
+            cognito.admin_set_user_password(UserPoolId=pool, Username=user, Password=password, Permanent=True)
+            cognito.admin_add_user_to_group(UserPoolId=pool, Username=user, GroupName=user)
+        _write_private(file, json.dumps(passwords))
+    found: dict[str, str] = json.loads(file.read_text())
+    return found
+
+
+def _api_url(emulator: Emulator, api_id: str, stage: str = _API_STAGE) -> str:
+    return f"{emulator.endpoint}/_aws/execute-api/{api_id}/{stage}"
 
 
 def _record(state: Path, server: str) -> Path:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import yaml
 from ministack.app import main
 from ministack.core import iam_actions
-from ministack.services import apigateway_v1, iot, rds, rds_data, s3, secretsmanager
+from ministack.services import apigateway_v1, cognito, iot, rds, rds_data, s3, secretsmanager
 from ministack.services.cloudformation import provisioners
 
 _broker_subscribe = iot.broker_subscribe
@@ -22,6 +22,7 @@ _create_server = BaseEventLoop.create_server
 _execute_without_database = rds_data._stub_execute  # noqa: SLF001
 _extract_iam_action = iam_actions.extract_iam_action
 _extract_resource_arn = iam_actions.extract_resource_arn
+_fake_token = cognito._fake_token  # noqa: SLF001
 _get_object = s3._get_object  # noqa: SLF001
 _import_rest_api = apigateway_v1._import_rest_api  # noqa: SLF001
 _list_object_versions = s3._list_object_versions  # noqa: SLF001
@@ -117,6 +118,13 @@ async def _subscribe_without_replay(*arguments: Any, **options: Any) -> Any:
     return await _broker_subscribe(*arguments, **{"retain_handling": iot.RETAIN_HANDLING_SEND_NEVER} | options)
 
 
+def _token_with_groups(sub: str, pool_id: str, *arguments: Any, **options: Any) -> Any:
+    """Say the user's groups in a token that a refresh token brings too, as Cognito does."""
+    pool = cognito._get_pool_unscoped(pool_id) or {}  # noqa: SLF001
+    user = pool.get("_users", {}).get(options.get("username", ""), {})
+    return _fake_token(sub, pool_id, *arguments, **{"groups": user.get("_groups", [])} | options)
+
+
 def _request_context_with_event_source(service: str, action: str, body: bytes, parameters: Any) -> Any:
     """Let a policy ask for the source of the events that PutEvents puts, the condition key events:source."""
     context = _request_tag_context(service, action, body, parameters)
@@ -146,6 +154,7 @@ def _save_query(logical_id: str, _properties: Any, stack_name: str) -> Any:
 
 
 BaseEventLoop.create_server = _create_server_on_loopback  # type: ignore[assignment, method-assign]
+cognito._fake_token = _token_with_groups  # noqa: SLF001
 iot.broker_subscribe = _subscribe_without_replay
 provisioners._RESOURCE_HANDLERS["AWS::RDS::DBCluster"]["create"] = _create_database_cluster_with_its_secret  # noqa: SLF001
 rds_data._stub_execute = _execute_statement_of_postgresql  # noqa: SLF001

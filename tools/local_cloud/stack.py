@@ -15,6 +15,7 @@ REGION = "us-east-1"
 # The names of the REST APIs, which the emulator also takes for their ids.
 API_ID = f"{STACK_NAME}-api"
 OPERATOR_API_ID = f"{STACK_NAME}-operator-api"
+CONSOLE_API_ID = f"{STACK_NAME}-console"
 ARTIFACTS_BUCKET = "deployment-artifacts"
 # The emulator's Lambda workers are of the Python that runs it, and that is the one which runs us.
 RUNTIME = f"python{sys.version_info.major}.{sys.version_info.minor}"

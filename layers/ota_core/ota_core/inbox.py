@@ -16,6 +16,7 @@ from .errors import DropRejected, RejectionCode
 
 INBOX = "inbox/"
 REJECTED = "rejected/"
+REASON_SUFFIX = ".reason.json"
 ARCHIVE = "archive/"
 STATUS = "status/"
 # S3 allows 1,024 bytes, and a drop's files get longer names where they are archived or rejected.
@@ -100,7 +101,7 @@ def _plain(segment: str) -> str:
 
 def reason_key(key: str) -> str:
     """Where the reason for a rejection is written: beside the members, under the stem."""
-    return f"{_moved_stem(key, REJECTED)}.reason.json"
+    return f"{_moved_stem(key, REJECTED)}{REASON_SUFFIX}"
 
 
 def status_key(key: str) -> str:

@@ -12,6 +12,7 @@ from .envelope import payload_of
 from .operator_actions import Situation, judge
 from .paging import write_cursor
 from .rfc3339 import format_time
+from .rollout_store import FLEET_MEMORY_DAYS
 
 if TYPE_CHECKING:
     from pg8000.native import Connection
@@ -24,6 +25,10 @@ RELEASE_STATES = ("registered", "rolling_out", "published", "withdrawn")
 FAILING_DEVICES = "failing"
 _MAX_DECISIONS = 100
 _MAX_ACTIONS = 100
+_MAX_REASONS = 20
+_TIMELINE_STEPS = 60
+_IS_FAILING = "state = ANY(:failing) AND NOT (state = 'rejected' AND coalesce(reason, '') = ANY(:not_needed))"
+_FAILING = {"failing": sorted(FAILING), "not_needed": sorted(NOT_NEEDED)}
 _SUMMARY = (
     "release_id, product, version, state, changelog, target_count, registered_at, published_at, expires_at,"
     " withdrawn_because, rollout IS NOT NULL AS is_staged, waves_published, cohort_percent, wave_published_at,"
@@ -39,6 +44,28 @@ WHERE (CAST(:product AS text) IS NULL OR product = :product) AND (CAST(:state AS
     AND (CAST(:before AS bigint) IS NULL OR id < CAST(:before AS bigint))
 ORDER BY id DESC LIMIT :more
 """  # noqa: S608 - the columns are this module's
+# A device's state at a time is the highest that it had reported until then. So each of its reports either raises it,
+# which moves the device from one state to another, or changes nothing.
+_TIMELINE = """
+WITH ranked AS (
+    SELECT mac, reported_at, array_position(CAST(:states AS text[]), state) AS rank
+    FROM device_history WHERE release = :release
+), reports AS (
+    SELECT reported_at, rank, max(rank) OVER (
+        PARTITION BY mac ORDER BY reported_at, rank ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS earlier
+    FROM ranked
+), moves AS (
+    SELECT reported_at, rank, earlier FROM reports WHERE rank > coalesce(earlier, 0)
+), bounds AS (
+    SELECT min(reported_at) AS first, max(reported_at) AS last FROM moves
+), changes AS (
+    SELECT reported_at, rank, 1 AS change FROM moves
+    UNION ALL SELECT reported_at, earlier, -1 FROM moves WHERE earlier IS NOT NULL
+)
+SELECT first, last, CAST(ceil(extract(epoch FROM reported_at - first) * :steps
+    / greatest(extract(epoch FROM last - first), 0.000001)) AS integer) AS step, rank, CAST(sum(change) AS bigint)
+FROM changes CROSS JOIN bounds GROUP BY first, last, step, rank ORDER BY step
+"""
 
 Document = dict[str, Any]
 
@@ -125,6 +152,8 @@ class OperatorStore:
                 ],
                 "decisions": decisions,
                 "expected": decisions[0]["numbers"]["expected"] if rollout and decisions else None,
+                "population": _population(connection, details),
+                "failing": _failing(connection, release),
                 "devices": dict(
                     connection.run(
                         "SELECT state, count(*) FROM device_states WHERE release = :release GROUP BY state",
@@ -142,6 +171,20 @@ class OperatorStore:
 
         return self._database.transaction(work)
 
+    def describe_timeline(self, release_id: str) -> Document:
+        """How many devices were in which state at which time: at most 61 `points`, from the first report to the last.
+
+        Raises:
+            UnknownRelease: there is none.
+        """
+
+        def work(connection: Connection) -> Document:
+            release, _ = _find_release(connection, release_id, "release_id")
+            rows = connection.run(_TIMELINE, release=release, states=list(DeviceState), steps=_TIMELINE_STEPS)
+            return {"points": _accumulate(rows)}
+
+        return self._database.transaction(work)
+
     def list_devices(self, release_id: str, *, state: str | None, after: str | None, limit: int) -> Document:
         """A page of a release's devices, by MAC: `devices` and, where there are more, `next`.
 
@@ -155,21 +198,19 @@ class OperatorStore:
             UnknownRelease: there is none.
         """
         is_failing = state == FAILING_DEVICES
+        wanted = _IS_FAILING if is_failing else "state = ANY(:states)"
+        values = _FAILING if is_failing else {"states": [state] if state else list(DeviceState)}
 
         def work(connection: Connection) -> Document:
             release, _ = _find_release(connection, release_id, "release_id")
             rows = _select(
                 connection,
-                "SELECT upper(mac::text) AS mac, state, progress, reason, running_version, updated_at"
-                " FROM device_states WHERE release = :release AND state = ANY(:states)"
-                " AND NOT (CAST(:is_failing AS boolean) AND state = 'rejected'"
-                " AND coalesce(reason, '') = ANY(:not_needed))"
+                "SELECT upper(mac::text) AS mac, state, progress, reason, running_version, updated_at"  # noqa: S608 - the condition is this module's
+                f" FROM device_states WHERE release = :release AND {wanted}"
                 " AND (CAST(:after AS macaddr) IS NULL OR mac > CAST(:after AS macaddr))"
                 " ORDER BY device_states.mac LIMIT :more",
+                **values,
                 release=release,
-                states=sorted(FAILING) if is_failing else [state] if state else list(DeviceState),
-                is_failing=is_failing,
-                not_needed=sorted(NOT_NEEDED),
                 after=after,
                 more=limit + 1,
             )
@@ -296,6 +337,48 @@ def _find_release(connection: Connection, release_id: str, columns: str) -> tupl
     if not rows:
         raise UnknownRelease(release_id)
     return rows[0].pop("id"), rows[0]
+
+
+def _population(connection: Connection, release: Document) -> int:
+    """How many devices the release is for, as far as they are known."""
+    if release["target_count"] is not None:
+        return int(release["target_count"])
+    [(known,)] = connection.run(
+        "SELECT count(*) FROM devices WHERE product = :product AND last_seen_at > now() - make_interval(days => :days)",
+        product=release["product"],
+        days=FLEET_MEMORY_DAYS,
+    )
+    return int(known)
+
+
+def _failing(connection: Connection, release: int) -> Document:
+    """How many devices count as failed, and the reasons that they gave, the most frequent first."""
+    rows = connection.run(
+        "SELECT state, reason, count(*), CAST(sum(count(*)) OVER () AS bigint) FROM device_states"  # noqa: S608 - the condition is this module's
+        f" WHERE release = :release AND {_IS_FAILING} GROUP BY state, reason ORDER BY 3 DESC, 1, 2 LIMIT :most",
+        **_FAILING,
+        release=release,
+        most=_MAX_REASONS,
+    )
+    return {
+        "count": rows[0][3] if rows else 0,
+        "reasons": [{"state": state, "reason": reason, "count": count} for state, reason, count, _ in rows],
+    }
+
+
+def _accumulate(rows: list[list[Any]]) -> list[Document]:
+    """The points of a timeline, from its changes: rows of first and last time, step, rank, change; steps rise."""
+    counts = dict.fromkeys(DeviceState, 0)
+    points: list[Document] = []
+    for first, last, step, rank, change in rows:
+        at = format_time(first + (last - first) * step / _TIMELINE_STEPS)
+        counts[list(DeviceState)[rank - 1]] += change
+        point = {"at": at, "devices": dict(counts)}
+        if points and points[-1]["at"] == at:
+            points[-1] = point
+        else:
+            points.append(point)
+    return points
 
 
 def _tags(connection: Connection, mac: str) -> list[str]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .database import Database
 
 # A device that was not seen for so long is no part of the fleet that a wave is expected to reach.
-_FLEET_MEMORY_DAYS = 30
+FLEET_MEMORY_DAYS = 30
 _COUNT = (
     "SELECT count(*), count(*) FILTER (WHERE {proven}), count(device_states.mac),"
     " count(*) FILTER (WHERE device_states.state = ANY(:ended))"
@@ -39,7 +39,7 @@ _COUNT = (
 _COUNT_IN_FLEET = _COUNT.format(
     told="devices",
     proven="EXISTS (SELECT FROM device_states AS proof WHERE proof.mac = told.mac)",
-    reached=f"product = :product AND last_seen_at > now() - interval '{_FLEET_MEMORY_DAYS:d} days'",
+    reached=f"product = :product AND last_seen_at > now() - interval '{FLEET_MEMORY_DAYS:d} days'",
 )
 _COUNT_IN_LIST = _COUNT.format(told="release_targets", proven="true", reached="told.release = :release")
 _ENDED = [state.value for state in (*FAILING, DeviceState.INSTALLED)]

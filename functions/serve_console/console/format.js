@@ -1,0 +1,66 @@
+// Times, numbers and the names of states, as people read them.
+
+import { el } from "./dom.js";
+
+const NUMBER = new Intl.NumberFormat();
+const LOCAL = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+const UTC = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium", timeZone: "UTC" });
+
+export const RELEASE_STATES = {
+  registered: "Waiting",
+  rolling_out: "Rolling out",
+  published: "Published",
+  withdrawn: "Withdrawn",
+};
+
+// In the order in which a device passes them.
+export const DEVICE_STATES = {
+  downloading: "Downloading",
+  verifying: "Verifying",
+  rebooting: "Rebooting",
+  failed: "Failed",
+  rejected: "Rejected",
+  rolled_back: "Rolled back",
+  installed: "Installed",
+};
+export const ENDED = ["failed", "rejected", "rolled_back", "installed"];
+
+export const number = (value) => NUMBER.format(value);
+
+/** `1 device`, `2 devices`. */
+export const devices = (count) => `${number(count)} ${count === 1 ? "device" : "devices"}`;
+
+/** A percentage without needless decimals. */
+export const percent = (value) => `${NUMBER.format(value)} %`;
+
+/** A time in the viewer's zone, with UTC for who points at it. */
+export function time(text) {
+  if (!text) return el("span", { class: "faint" }, "–");
+  const moment = new Date(text);
+  return el("time", { datetime: text, title: `${UTC.format(moment)} UTC` }, LOCAL.format(moment));
+}
+
+/** Seconds such as `86400s`, as `1 d`. */
+export function duration(text) {
+  const seconds = Number.parseInt(text, 10);
+  const [length, unit] = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]].find(([size]) => seconds % size === 0);
+  return `${number(seconds / length)} ${unit}`;
+}
+
+export function bytes(count) {
+  return count < 1024 * 1024 ? `${number(Math.round(count / 1024))} KiB` : `${number(+(count / 1024 / 1024).toFixed(2))} MiB`;
+}
+
+/** The name of whoever acted: `cognito:<user name>:<sub>`, or an ARN. */
+export function actor(caller) {
+  const name = caller.startsWith("cognito:") ? caller.split(":").slice(1, -1).join(":") : caller.split(/[:/]/).pop();
+  return el("span", { title: caller }, name);
+}
+
+export const badge = (kind, text) => el("span", { class: `badge ${kind}` }, text);
+export const releaseBadge = (release) => {
+  if (release.is_aborted && release.state !== "withdrawn") return badge("withdrawn", "Withdrawing");
+  if (release.is_paused && release.state !== "withdrawn" && release.state !== "published") return badge("paused", "Paused");
+  return badge(release.state, RELEASE_STATES[release.state] ?? release.state);
+};
+export const deviceBadge = (state) => badge(`device ${state}`, DEVICE_STATES[state] ?? state);

@@ -1,0 +1,165 @@
+// The frame: who is signed in, which view is shown, and when it is read again.
+
+import { ApiError } from "./api.js";
+import { el, update } from "./dom.js";
+import { deviceView } from "./device.js";
+import { rejectedView } from "./rejected.js";
+import { releaseView } from "./release.js";
+import { releasesView } from "./releases.js";
+import { SessionLost, signIn, signOut, start, user } from "./session.js";
+
+const SOON_SECONDS = 5;
+const LATER_SECONDS = 60;
+const VIEWS = [
+  [/^#\/releases\/([0-9a-f]{32})$/, releaseView],
+  [/^#\/releases$/, releasesView],
+  [/^#\/devices\/([0-9A-Fa-f:-]{12,17})$/, deviceView],
+  [/^#\/rejected$/, rejectedView],
+];
+const CLOCK = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
+const by = (id) => document.getElementById(id);
+
+let view; // {title, element, load(signal) → whether something is under way}
+let reading; // the AbortController of the present reading
+let timer;
+let failures = 0;
+let isFirst = true; // nothing was shown yet, so the browser's own focus is right
+
+async function begin() {
+  listen();
+  try {
+    const back = await start();
+    if (back !== null && back !== location.hash) location.hash = back;
+  } catch (error) {
+    return showSignIn(error instanceof SessionLost ? error.message : "The console could not be started. Try again.");
+  }
+  return show();
+}
+
+function listen() {
+  addEventListener("hashchange", show);
+  document.addEventListener("visibilitychange", () => document.hidden || !isLive() || read());
+  by("skip").addEventListener("click", (event) => { event.preventDefault(); by("main").focus(); });
+  by("sign-out").addEventListener("click", signOut);
+  by("find-go").addEventListener("click", find);
+  by("find-mac").addEventListener("keydown", (event) => event.key === "Enter" && find());
+  by("live").addEventListener("click", () => {
+    by("live").setAttribute("aria-pressed", String(!isLive()));
+    if (isLive()) read();
+    else clearTimeout(timer);
+  });
+}
+
+function find() {
+  const mac = by("find-mac").value.trim();
+  if (/^[0-9A-Fa-f]{2}([:-]?[0-9A-Fa-f]{2}){5}$/.test(mac)) location.hash = `#/devices/${mac.toUpperCase()}`;
+  else notify(`${mac || "Nothing"} is no MAC address. Expected one such as AA:BB:CC:DD:EE:FF.`);
+}
+
+function show() {
+  const who = user();
+  clearTimeout(timer);
+  reading?.abort();
+  notify();
+  if (!who) return showSignIn();
+  for (const id of ["views", "find", "who", "foot"]) by(id).hidden = false;
+  by("user").textContent = who.mayAct ? who.name : `${who.name} (viewer)`;
+  const [path, query] = (location.hash || "#/releases").split("?");
+  const [make, groups] = match(path);
+  if (!make) return replaceHash("#/releases");
+  for (const link of by("views").children) {
+    if (path.startsWith(link.hash)) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  view = make(groups, new URLSearchParams(query), { who, read, announce });
+  failures = 0;
+  update(by("main"), view.element);
+  return read(true);
+}
+
+function match(path) {
+  for (const [pattern, make] of VIEWS) {
+    const found = pattern.exec(path);
+    if (found) return [make, found.slice(1)];
+  }
+  return [];
+}
+
+function replaceHash(hash) {
+  history.replaceState(null, "", hash);
+  return show();
+}
+
+/** Read the view, and go on reading it while it is shown. */
+async function read(isNew = false) {
+  clearTimeout(timer);
+  reading?.abort();
+  const mine = new AbortController();
+  reading = mine;
+  try {
+    const isUnderWay = await view.load(mine.signal);
+    if (mine.signal.aborted) return;
+    failures = 0;
+    notify();
+    by("updated").textContent = `Updated ${CLOCK.format(new Date())}`;
+    again(isUnderWay ? SOON_SECONDS : LATER_SECONDS);
+  } catch (error) {
+    if (mine.signal.aborted) return;
+    fail(error);
+  }
+  document.title = `${view.title} · Firmware console`;
+  if (isNew && !isFirst) focusHeading();
+  isFirst = false;
+}
+
+function fail(error) {
+  if (error instanceof SessionLost) return showLostSession();
+  if (!(error instanceof ApiError)) console.error(error);
+  const isPassing = !(error instanceof ApiError) || error.status === 0 || error.status === 429 || error.status >= 500;
+  if (!isPassing) return notify(error.message);
+  failures += 1;
+  const seconds = Math.min(SOON_SECONDS * 2 ** (failures - 1), LATER_SECONDS);
+  again(seconds);
+  const what = error instanceof ApiError ? error.message : "The console failed to show this.";
+  return notify(`${what} Trying again in ${seconds} seconds.`, el("button", { type: "button", id: "retry", onclick: () => read() }, "Try now"));
+}
+
+function again(seconds) {
+  if (!isLive()) return;
+  timer = setTimeout(() => (document.hidden ? again(seconds) : read()), seconds * 1000);
+}
+
+const isLive = () => by("live").getAttribute("aria-pressed") === "true";
+
+function showLostSession() {
+  notify("Your session has ended. Sign in again, and you are back here.", el("button", { type: "button", id: "sign-in-again", class: "primary", onclick: signIn }, "Sign in"));
+  by("sign-in-again").focus();
+}
+
+function showSignIn(message = "") {
+  for (const id of ["views", "find", "who", "foot"]) by(id).hidden = true;
+  notify(message);
+  update(by("main"), el("section", { class: "welcome" },
+    el("h1", {}, "Firmware console"),
+    el("p", {}, "Sign in to see what is going out to your devices, how far it is, and what fails."),
+    el("button", { type: "button", class: "primary", id: "sign-in", onclick: signIn }, "Sign in")));
+}
+
+/** Say what is wrong, or nothing. What was shown stays. */
+function notify(text = "", ...children) {
+  const shown = by("notice");
+  if (shown.firstChild?.textContent === text && children.length === 0) return;
+  update(shown, text ? [el("p", {}, text), ...children] : []);
+}
+
+function announce(text) {
+  by("announcer").textContent = text;
+}
+
+function focusHeading() {
+  const heading = by("main").querySelector("h1");
+  heading?.setAttribute("tabindex", "-1");
+  heading?.focus();
+}
+
+begin();

@@ -1,0 +1,274 @@
+// One release: how far it is, what fails and why, and what can be done about it.
+
+import { act, get } from "./api.js";
+import { askFirst } from "./actions.js";
+import { plot } from "./plot.js";
+import { el, update, updater } from "./dom.js";
+import { fact } from "./device.js";
+import {
+  DEVICE_STATES, ENDED, actor, bytes, deviceBadge, devices, duration, number, percent, releaseBadge, time,
+} from "./format.js";
+import { isUnderWay } from "./releases.js";
+
+const PAGE = 50;
+// Counting the past of a whole fleet takes longer than looking at its present.
+const TIMELINE_EVERY = 3;
+
+export function releaseView([id], query, frame) {
+  const parts = Object.fromEntries(
+    ["head", "state", "tiles", "waves", "timeline", "failing", "about", "log"].map((name) => [name, el("div", { id: `part-${name}` })]));
+  update(parts.head, el("h1", {}, "Release"), el("p", { class: "faint" }, "Loading…"));
+  const list = deviceList(id, query.get("devices") ?? "failing", frame);
+  const draws = {
+    head: updater(parts.head, (release) => head(release, frame.who, doIt)),
+    state: updater(parts.state, state),
+    tiles: updater(parts.tiles, tiles),
+    waves: updater(parts.waves, waves),
+    failing: updater(parts.failing, reasons),
+    about: updater(parts.about, about),
+    log: updater(parts.log, log),
+  };
+  const picture = plot(parts.timeline);
+  let readings = 0;
+
+  async function doIt(action, release) {
+    if (!(await askFirst(action, release))) return;
+    try {
+      await act(id, action === "promote" ? { action, wave: release.waves_published + 1 } : { action });
+      frame.announce(`Done: ${action}.`);
+    } finally {
+      // What it is now is also the answer to what was refused.
+      await frame.read();
+    }
+  }
+
+  const view = {
+    title: "Release",
+    element: el("article", { class: "release" },
+      parts.head, parts.state, parts.tiles, parts.waves, parts.timeline,
+      el("section", { class: "card", "aria-labelledby": "devices-heading" }, el("h2", { id: "devices-heading" }, "Devices"), parts.failing, list.element),
+      parts.about, parts.log),
+    async load(signal) {
+      const release = await get(`/releases/${id}`, {}, signal);
+      view.title = `${release.product} ${release.version}`;
+      for (const draw of Object.values(draws)) draw(release);
+      const isLive = isUnderWay(release) || isAtWork(release);
+      const [timeline] = await Promise.all([
+        readings % TIMELINE_EVERY === 0 || !isLive ? get(`/releases/${id}/timeline`, {}, signal) : null,
+        list.load(release, signal),
+      ]);
+      readings += 1;
+      if (timeline) picture.draw(timeline.points, wavesOut(release), isLive);
+      return isLive;
+    },
+  };
+  return view;
+}
+
+/** Whether devices that began have not ended. */
+const isAtWork = (release) => Object.entries(release.devices).some(([name, count]) => count > 0 && !ENDED.includes(name));
+
+function head(release, who, doIt) {
+  return [
+    el("nav", { class: "crumbs", "aria-label": "Where this is" }, el("a", { href: "#/releases" }, "Releases"), " / ", el("a", { href: `#/releases?${new URLSearchParams({ product: release.product })}` }, release.product)),
+    el("div", { class: "head" },
+      el("h1", {}, `${release.product} `, el("span", { class: "version" }, release.version)),
+      releaseBadge(release),
+      who.mayAct ? el("div", { class: "actions", role: "group", "aria-label": "Actions" }, possible(release).map((action) =>
+        el("button", { type: "button", id: `do-${action}`, class: action === "abort" ? "danger" : false, onclick: () => doIt(action, release) }, name(action, release)))) : null),
+    release.changelog ? el("p", { class: "changelog-whole" }, release.changelog) : null,
+  ];
+}
+
+const name = (action, release) => ({
+  pause: "Pause", resume: "Resume", abort: "Abort", promote: `Promote to wave ${release.waves_published + 1}`,
+})[action];
+
+/** The actions that the release's state allows; the API judges anew. */
+export function possible(release) {
+  if (release.state === "withdrawn" || release.is_aborted) return [];
+  const isOpen = release.is_staged && release.state !== "published";
+  const isBetweenWaves = release.state === "rolling_out" && release.waves_published > 0 && release.waves_published < release.waves.length;
+  return [
+    isOpen && isBetweenWaves && !release.is_paused && !release.is_promoted ? "promote" : null,
+    isOpen ? (release.is_paused ? "resume" : "pause") : null,
+    "abort",
+  ].filter(Boolean);
+}
+
+function state(release) {
+  if (release.state === "withdrawn") return el("p", { class: "callout bad" }, `Withdrawn: ${release.withdrawn_because}.`);
+  if (release.is_aborted) return el("p", { class: "callout bad" }, "An operator aborted it; it is being withdrawn.");
+  if (release.is_paused && release.state !== "published") return el("p", { class: "callout" }, "Paused: no further wave starts until somebody resumes it.");
+  return release.warnings.map((warning) => el("p", { class: "callout" }, warning));
+}
+
+/** How many devices were told, as far as that is known. */
+export const told = (release) => release.expected ?? (release.waves_published > 0 ? release.population : 0);
+/** How many devices ended, in whatever state. */
+export const ended = (release) => ENDED.reduce((sum, key) => sum + (release.devices[key] ?? 0), 0);
+
+function tiles(release) {
+  const reported = Object.values(release.devices).reduce((sum, count) => sum + count, 0);
+  const reached = Math.max(told(release), reported);
+  const tile = (label, count, kind = "") => el("div", { class: `tile ${kind}` }, el("dt", {}, label), el("dd", {}, number(count)));
+  return el("dl", { class: "tiles" },
+    tile("Told", reached),
+    tile("Installed", release.devices.installed ?? 0, "good"),
+    tile("Under way", reported - ended(release)),
+    tile("Failing", release.failing.count, release.failing.count ? "bad" : ""),
+    tile("Silent", reached - reported));
+}
+
+function waves(release) {
+  if (!release.is_staged) return null;
+  const bar = el("div", { class: "track", "aria-hidden": "true" }, el("span", { class: "reached" }),
+    release.waves.slice(0, -1).map((wave) => {
+      const mark = el("span", { class: "mark" });
+      mark.style.left = `${wave.percent}%`;
+      return mark;
+    }));
+  bar.firstChild.style.width = `${release.cohort_percent}%`;
+  return el("section", { class: "card", "aria-labelledby": "waves-heading" },
+    el("h2", { id: "waves-heading" }, "Waves"),
+    bar,
+    el("ol", { class: "waves" }, release.waves.map((wave) => el("li", { class: status(release, wave)[0] },
+      el("strong", {}, `Wave ${wave.number}`),
+      el("span", {}, percent(wave.percent)),
+      el("span", { class: "faint" }, size(release, wave)),
+      el("span", { class: "faint" }, status(release, wave)[1])))),
+    el("p", { class: "next faint" }, next(release)));
+}
+
+const size = (release, wave) => (release.population ? `about ${devices(Math.round(release.population * wave.percent / 100))}` : null);
+
+function status(release, wave) {
+  if (wave.is_published) {
+    const isPresent = wave.number === release.waves_published && release.state === "rolling_out";
+    return isPresent ? ["present", `watched for ${duration(wave.soak)}`] : ["out", "out"];
+  }
+  if (release.state === "withdrawn" || release.is_aborted) return ["off", "will not go out"];
+  return ["waits", wave.number === release.waves_published + 1 ? "next" : "waits"];
+}
+
+function next(release) {
+  const [latest] = release.decisions;
+  if (release.state === "published") return "Every wave is out and was watched.";
+  if (!latest || release.state === "withdrawn" || release.is_paused) return null;
+  if (latest.step === "wait") return ["Looked at again ", time(latest.until), `: ${latest.why}.`];
+  return null;
+}
+
+const wavesOut = (release) => release.decisions
+  .filter((decision) => decision.step === "publish")
+  .map((decision) => ({ at: decision.decided_at, name: `Wave ${decision.wave}` }));
+
+function reasons(release) {
+  if (!release.failing.count) return el("p", { class: "faint" }, "No device fails.");
+  return [
+    el("p", {}, el("strong", {}, `${devices(release.failing.count)} failing`), ", for these reasons:"),
+    el("ul", { class: "reasons" }, release.failing.reasons.map((reason) => {
+      const bar = el("span", { class: `bar-of ${reason.state}`, "aria-hidden": "true" });
+      bar.style.width = `${Math.max(2, 100 * reason.count / release.failing.count)}%`;
+      return el("li", {},
+        el("span", { class: "count" }, number(reason.count)),
+        el("span", { class: "what" }, el("code", {}, reason.reason ?? "no reason given"), " ", deviceBadge(reason.state)),
+        bar);
+    })),
+  ];
+}
+
+/** The devices in a state, in pages. */
+function deviceList(id, chosen, frame) {
+  let wanted = chosen;
+  const cursors = [""]; // Where the pages begin, up to the present one.
+  let release;
+  const body = el("div", {});
+  const draw = updater(body, (found, from, total) => table(found, from, total));
+  const select = el("select", { id: "device-state", onchange: () => {
+    wanted = select.value;
+    cursors.splice(0, cursors.length, "");
+    frame.read();
+  } },
+  el("option", { value: "failing", selected: wanted === "failing" }, "Failing"),
+  el("option", { value: "all", selected: wanted === "all" }, "All that reported"),
+  Object.entries(DEVICE_STATES).map(([value, label]) => el("option", { value, selected: wanted === value }, label)));
+
+  function table(found, from, total) {
+    if (!found.devices.length) return el("p", { class: "faint" }, wanted === "failing" ? null : "None.");
+    return [
+      el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Devices" }, el("table", {},
+        el("thead", {}, el("tr", {}, ["Device", "Reason", "State", "Runs", "Since"].map((label) => el("th", { scope: "col" }, label)))),
+        el("tbody", {}, found.devices.map((device) => el("tr", {},
+          el("td", {}, el("a", { class: "mono", id: `device-${device.mac}`, href: `#/devices/${device.mac}` }, device.mac)),
+          el("td", { class: "reason" }, device.reason ?? "–"),
+          el("td", {}, deviceBadge(device.state), device.state === "downloading" && device.progress !== null ? ` ${percent(device.progress)}` : null),
+          el("td", {}, device.running_version ?? "–"),
+          el("td", {}, time(device.updated_at))))))),
+      el("nav", { class: "pages", "aria-label": "Pages of devices" },
+        el("button", { type: "button", id: "devices-back", disabled: cursors.length === 1, onclick: () => { cursors.pop(); frame.read(); } }, "Previous"),
+        el("span", { class: "faint" }, `${number(from + 1)}–${number(from + found.devices.length)} of ${number(Math.max(total, from + found.devices.length))}`),
+        el("button", { type: "button", id: "devices-on", disabled: !found.next, onclick: () => { cursors.push(found.next); frame.read(); } }, "Next")),
+    ];
+  }
+
+  const total = () => {
+    if (wanted === "failing") return release.failing.count;
+    if (wanted === "all") return Object.values(release.devices).reduce((sum, count) => sum + count, 0);
+    return release.devices[wanted] ?? 0;
+  };
+
+  return {
+    element: el("div", {}, el("div", { class: "filters left" }, el("label", { for: "device-state" }, "Show"), select), body),
+    async load(now, signal) {
+      release = now;
+      const found = await get(`/releases/${id}/devices`, { state: wanted === "all" ? "" : wanted, after: cursors.at(-1), limit: String(PAGE) }, signal);
+      draw(found, (cursors.length - 1) * PAGE, total());
+    },
+  };
+}
+
+const about = (release) => el("section", { class: "card", "aria-labelledby": "about-heading" },
+  el("h2", { id: "about-heading" }, "What was signed"),
+  el("dl", { class: "facts inside" },
+    fact("Signed by the key", el("code", {}, release.keyid)),
+    fact("For", release.target_count === null ? `the whole fleet of ${release.product}` : devices(release.target_count)),
+    fact("Chip", release.chip),
+    fact("Image", bytes(release.image_size)),
+    fact("SHA-256", el("code", {}, release.image_sha256)),
+    fact("Sequence", String(release.sequence)),
+    fact("Registered", time(release.registered_at)),
+    fact("Published", time(release.published_at)),
+    fact("Expires", time(release.expires_at)),
+    fact("Downgrade", release.allow_downgrade ? "allowed" : "not allowed")),
+  el("details", { id: "manifest" }, el("summary", {}, "Manifest"), el("pre", { tabindex: "0" }, JSON.stringify(release.manifest, null, 2))));
+
+const log = (release) => [
+  el("section", { class: "card", "aria-labelledby": "actions-heading" },
+    el("h2", { id: "actions-heading" }, "Who did what"),
+    release.actions.length ? el("ul", { class: "plain" }, release.actions.map((entry) => el("li", {}, time(entry.at), " ", el("strong", {}, actor(entry.caller)), ` ${PAST[entry.action] ?? entry.action}`))) : el("p", { class: "faint" }, "Nobody did anything to it.")),
+  el("section", { class: "card", "aria-labelledby": "decisions-heading" },
+    el("h2", { id: "decisions-heading" }, "What was decided, and from which numbers"),
+    release.decisions.length ? decisions(release.decisions) : el("p", { class: "faint" }, "Nothing yet.")),
+];
+
+const PAST = { pause: "paused it", resume: "resumed it", promote: "promoted it", abort: "aborted it" };
+
+const decisions = (all) => el("div", { class: "scroll tall", tabindex: "0", role: "region", "aria-label": "Decisions" }, el("table", {},
+  el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "When"), el("th", { scope: "col" }, "Decision"),
+    ["Expected", "Reported", "Ended", "Installed", "Failed"].map((label) => el("th", { scope: "col", class: "count" }, label)))),
+  el("tbody", {}, all.map((decision) => el("tr", {},
+    el("td", {}, time(decision.decided_at)),
+    el("td", { class: "reason" }, explain(decision)),
+    ["expected", "reported", "ended", "installed", "failed"].map((key) => el("td", { class: "count" }, number(decision.numbers[key]))))))));
+
+function explain(decision) {
+  switch (decision.step) {
+    case "publish": return `Wave ${decision.wave} goes out, to ${percent(decision.percent)}`;
+    case "wait": return ["Wait until ", time(decision.until), `: ${decision.why}`];
+    case "abort": return `Abort: ${decision.why}`;
+    case "hold": return "Paused";
+    case "complete": return "Done";
+    default: return decision.step;
+  }
+}

@@ -1,0 +1,82 @@
+// The list of releases.
+
+import { get } from "./api.js";
+import { el, updater } from "./dom.js";
+import { RELEASE_STATES, devices, percent, releaseBadge, time } from "./format.js";
+
+export function releasesView(_, query) {
+  const filter = { product: query.get("product") ?? "", state: query.get("state") ?? "", after: query.get("after") ?? "" };
+  const list = el("div", {}, el("p", { class: "faint" }, "Loading…"));
+  const draw = updater(list, (found) => (found.releases.length ? [rows(found.releases), pages(found, filter)] : empty(filter)));
+  const element = el("section", {}, el("div", { class: "head" }, el("h1", {}, "Releases"), filters(filter)), list);
+  return {
+    title: "Releases",
+    element,
+    async load(signal) {
+      const found = await get("/releases", filter, signal);
+      draw(found);
+      return found.releases.some(isUnderWay);
+    },
+  };
+}
+
+/** Whether a release is still to change by itself. */
+export const isUnderWay = (release) =>
+  release.state === "registered" || release.state === "rolling_out" || (release.is_aborted && release.state !== "withdrawn");
+
+const link = (filter) => {
+  const given = Object.entries(filter).filter(([, value]) => value);
+  return `#/releases${given.length ? `?${new URLSearchParams(given)}` : ""}`;
+};
+
+function filters(filter) {
+  const apply = () => {
+    location.hash = link({ product: product.value.trim(), state: state.value });
+  };
+  const product = el("input", { id: "filter-product", type: "search", value: filter.product, autocomplete: "off", spellcheck: "false", maxlength: 63, onchange: apply });
+  const state = el("select", { id: "filter-state", onchange: apply },
+    el("option", { value: "" }, "All"),
+    Object.entries(RELEASE_STATES).map(([value, name]) => el("option", { value, selected: value === filter.state }, name)));
+  return el("div", { class: "filters" },
+    el("label", { for: "filter-product" }, "Product"), product,
+    el("label", { for: "filter-state" }, "State"), state);
+}
+
+const rows = (releases) => el("ul", { class: "rows" }, releases.map((release) => el("li", {},
+  el("a", { class: "row", href: `#/releases/${release.release_id}`, id: `release-${release.release_id}` },
+    el("span", { class: "name" }, el("strong", {}, release.product), " ", el("span", { class: "version" }, release.version)),
+    el("span", {}, releaseBadge(release)),
+    el("span", { class: "reach" }, reach(release)),
+    el("span", { class: "when faint" }, time(release.registered_at)),
+    el("span", { class: "changelog faint" }, release.withdrawn_because ?? release.changelog)))));
+
+function reach(release) {
+  const target = release.target_count === null ? "the fleet" : devices(release.target_count);
+  if (release.state === "registered") return `For ${target}`;
+  const bar = el("span", { class: "meter" }, el("span"));
+  bar.firstChild.style.width = `${release.cohort_percent}%`;
+  return [bar, `${percent(release.cohort_percent)} of ${target}`];
+}
+
+function pages(found, filter) {
+  if (!found.next && !filter.after) return null;
+  return el("nav", { class: "pages", "aria-label": "Pages" },
+    filter.after ? el("a", { class: "button", href: link({ ...filter, after: "" }) }, "Newest") : null,
+    found.next ? el("a", { class: "button", href: link({ ...filter, after: found.next }) }, "Older") : null);
+}
+
+function empty(filter) {
+  if (filter.product || filter.state || filter.after) {
+    return el("div", { class: "empty" }, el("p", {}, "No release matches."), el("a", { class: "button", href: "#/releases" }, "Show all"));
+  }
+  const commands = [
+    "ota-sign sign build/app.bin --product demo --version 1.0.0 --changelog \"The first one.\"",
+    "aws s3 cp build/app.bin s3://BUCKET/inbox/demo/",
+    "aws s3 cp build/app.manifest.json s3://BUCKET/inbox/demo/",
+  ].join("\n");
+  return el("div", { class: "empty" },
+    el("h2", {}, "There is no release yet"),
+    el("p", {}, "Sign an image and drop it into the inbox; the rest happens by itself. BUCKET is the stack’s output BucketName."),
+    el("pre", { tabindex: "0" }, commands),
+    el("p", {}, "When nothing comes of it, look at the ", el("a", { href: "#/rejected" }, "rejected drops"), "."));
+}
