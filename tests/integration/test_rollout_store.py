@@ -5,9 +5,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from ota_core.check_in_store import CheckInStore
+from ota_core.device_status import DeviceState, DeviceStatus
 from ota_core.release_store import ReleaseSuperseded
 from ota_core.rollout import Abort, Complete, Hold, PublishWave, WaitUntil, in_cohort
 from ota_core.rollout_store import RolloutStore
+from ota_core.status_store import StatusStore
 
 NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 PLAN = {
@@ -120,7 +123,7 @@ def test_silent_devices_withdraw_the_release(rollouts, release, database):
     assert isinstance(advance(rollouts, release, now=NOW + timedelta(minutes=29)).step, WaitUntil)
     step = advance(rollouts, release, now=NOW + timedelta(minutes=30)).step
     assert isinstance(step, Abort)
-    assert "never reported" in step.why
+    assert "did not finish in time" in step.why
 
 
 @pytest.mark.parametrize(("proven", "withdraws"), [(0, False), (5, True)])
@@ -147,6 +150,44 @@ def test_only_devices_that_once_reported_can_withdraw_a_release_by_silence(
     found = advance(rollouts, release, now=NOW + timedelta(minutes=30))
     assert (found.numbers.expected, found.numbers.proven) == (len(MACS), proven)
     assert isinstance(found.step, Abort if withdraws else Complete)
+
+
+def test_devices_of_another_product_cannot_be_made_silent_ones_of_this(rollouts, insert_release, database):
+    """Nor the other way round: what a device is, it says with its certificate; check-ins change nothing of that."""
+    earlier = insert_release(product="lamp")
+    release = insert_release(product="lamp", state="registered", cohort_percent=0.0, rollout=json.dumps(PLAN))
+    lamps, locks = MACS[:10], MACS[10:]
+
+    def hear(macs, of):
+        said = [
+            DeviceStatus(
+                mac=mac,
+                release_id=of["release_id"],
+                state=DeviceState.INSTALLED,
+                progress=None,
+                reason=None,
+                running_version=None,
+                received_at=datetime.now(UTC),
+            )
+            for mac in macs
+        ]
+        StatusStore(database).record(said)
+
+    def check_in(macs, product):
+        for mac in macs:
+            CheckInStore(database).check_in(mac=mac, product=product, running_version="1.0.0")
+
+    database.transaction(lambda connection: connection.run("DELETE FROM devices"))
+    check_in(locks[:5], "lamp")  # Before anything was heard of them, too.
+    hear(lamps, earlier)
+    hear(locks, insert_release(product="lock"))
+    check_in(locks, "lamp")
+    check_in(lamps, "lock")
+    reached = [mac for mac in lamps if in_cohort(release["release_id"], mac, 50)]
+    numbers = advance(rollouts, release, wave=1).numbers
+    assert (numbers.expected, numbers.proven, numbers.ended) == (len(reached), len(reached), 0)
+    hear(reached, release)
+    assert advance(rollouts, release, now=NOW + timedelta(hours=1)).numbers.ended == len(reached)
 
 
 def test_operator_takes_over_and_the_old_execution_is_superseded(rollouts, release, database):

@@ -128,13 +128,28 @@ def test_few_devices_prove_nothing():
 
 
 def test_silent_devices_abort_only_after_the_timeout():
-    progress = Progress(waves_published=1, published_at=NOW, expected=40, proven=40, reported=19, installed=19)
+    known = {"expected": 40, "proven": 40}
+    progress = Progress(waves_published=1, published_at=NOW, **known, reported=19, ended=19, installed=19)
     assert not isinstance(watched(THREE_WAVES, progress, NOW + HOUR / 2 - timedelta(seconds=1)), Abort)
     assert isinstance(watched(THREE_WAVES, progress, NOW + HOUR / 2), Abort)
+    enough = Progress(waves_published=1, published_at=NOW, **known, reported=20, ended=20, installed=20)
+    assert not isinstance(watched(THREE_WAVES, enough, NOW + HOUR / 2), Abort)
+
+
+def test_devices_that_stop_on_the_way_are_silent_too():
+    """As those that restart into the new version and never come back."""
+    progress = Progress(
+        waves_published=1, published_at=NOW, expected=40, proven=40, reported=40, ended=19, installed=19
+    )
+    assert watched(THREE_WAVES, progress, NOW + HOUR / 2) == Abort(
+        "21 of 40 devices did not finish in time; at most 50 % may"
+    )
 
 
 def test_devices_that_may_be_made_up_abort_nothing():
-    progress = Progress(waves_published=1, published_at=NOW, expected=4000, proven=37, reported=19, installed=19)
+    progress = Progress(
+        waves_published=1, published_at=NOW, expected=4000, proven=37, reported=19, ended=19, installed=19
+    )
     assert not isinstance(watched(THREE_WAVES, progress, NOW + HOUR / 2), Abort)
 
 

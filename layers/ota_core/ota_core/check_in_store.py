@@ -28,7 +28,10 @@ WITH seen AS (
         OR EXISTS (SELECT FROM devices WHERE mac = CAST(:mac AS macaddr))
     )
     ON CONFLICT (mac) DO UPDATE SET
-        product = EXCLUDED.product,
+        product = CASE
+            WHEN EXISTS (SELECT FROM device_states WHERE mac = CAST(:mac AS macaddr)) THEN devices.product
+            ELSE EXCLUDED.product
+        END,
         running_version = coalesce(EXCLUDED.running_version, devices.running_version),
         last_seen_at = now()
 )
@@ -56,6 +59,8 @@ class CheckInStore:
 
     def check_in(self, *, mac: str, product: str, running_version: str | None) -> Candidate | None:
         """Record that a device was seen and what it says it runs; find its latest published release, if there is one.
+
+        The product of a device that ever reported a status, which takes its certificate, stays as it is.
 
         Args:
             mac: as `AA:BB:CC:DD:EE:FF`.

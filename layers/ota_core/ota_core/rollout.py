@@ -39,9 +39,10 @@ class AbortCriteria:
 
     Attributes:
         failed_percent: of the devices that ended (installed or failed), more than this failed.
-        silent_percent: of the devices that were told, more than this never reported within `report_timeout`.
+        silent_percent: of the devices that were told, more than this did not end within `report_timeout`, be it that
+            they never reported or that they stopped on the way.
         min_devices: fewer than this prove nothing, and no criterion applies.
-        report_timeout: after it a device that did not report is silent.
+        report_timeout: after it a device that has not ended is silent.
     """
 
     failed_percent: float = 5
@@ -225,13 +226,13 @@ def _reason_to_abort(abort: AbortCriteria, progress: Progress, now: datetime) ->
     ended = progress.installed + progress.failed
     if ended >= abort.min_devices and progress.failed * 100 > abort.failed_percent * ended:
         return f"{progress.failed} of {ended} devices failed; at most {abort.failed_percent:g} % may"
-    silent = progress.proven - progress.reported
+    silent = progress.proven - progress.ended
     if (
         now - progress.published_at >= abort.report_timeout
         and progress.proven >= abort.min_devices
         and silent * 100 > abort.silent_percent * progress.proven
     ):
-        return f"{silent} of {progress.proven} devices never reported; at most {abort.silent_percent:g} % may"
+        return f"{silent} of {progress.proven} devices did not finish in time; at most {abort.silent_percent:g} % may"
     return None
 
 
