@@ -15,11 +15,11 @@ import boto3
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.config import Config
-from ota_core.api_gateway import Answer, RequestRefused, answer, answer_json
+from ota_core.api_gateway import Answer, answer, answer_json
 from ota_core.continuation import Continuation
 from ota_core.environment import read_environment
 from ota_core.errors import OtaError
-from ota_core.operator_identity import identify
+from ota_core.operator_identity import identify, refuse_who_may_not
 from ota_core.operator_requests import page_limit, page_position, refuse_unknown_query
 from ota_core.rejection_store import RejectionStore
 
@@ -52,7 +52,7 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> Answer:
     logger.info(
         "operator asked",
         extra={
-            "caller": event["requestContext"]["identity"]["userArn"],
+            "caller": identify(event["requestContext"]).name,
             "method": event["httpMethod"],
             "path": event["path"],
             "status": answered["statusCode"],
@@ -64,10 +64,7 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> Answer:
 def operate(event: Mapping[str, Any]) -> Answer:
     """Do what is asked for in the caller's name, and let an execution go on with the release where one should."""
     caller = identify(event["requestContext"])
-    if event["httpMethod"] != "GET" and not caller.may_act:
-        raise RequestRefused(
-            403, "not_an_operator", f"{caller.name} may look and not act; acting takes the group `operator`."
-        )
+    refuse_who_may_not(caller, event["httpMethod"])
     resource = event["resource"].removeprefix(CONSOLE_PREFIX)
     if (event["httpMethod"], resource) == ("GET", "/rejected-drops"):
         return list_rejected_drops(event)
