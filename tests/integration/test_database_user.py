@@ -52,6 +52,15 @@ def test_user_may_log_in_by_token_only_and_make_the_schema(owner, statements, po
     user.close()
 
 
+def test_owner_acts_as_the_user_when_he_means_to_and_inherits_nothing(owner, statements):
+    run_all(owner, statements)
+    owner.run(f"DO $$ BEGIN SET LOCAL ROLE {USER}; CREATE TABLE probe (); END $$")
+    assert owner.run("SELECT tableowner FROM pg_tables WHERE tablename = 'probe'") == [[USER]]
+    # What Amazon RDS goes by: who inherits rds_iam logs in by token only.
+    assert owner.run("SELECT pg_has_role(:user, 'rds_iam', 'usage')", user=USER) == [[True]]
+    assert owner.run("SELECT pg_has_role(current_user, :user, 'usage')", user=USER) == [[False]]
+
+
 def test_statements_bear_being_repeated(owner, statements):
     run_all(owner, statements)
     run_all(owner, statements)

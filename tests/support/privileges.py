@@ -110,6 +110,7 @@ ALLOWED: dict[str, dict[str, tuple[str, ...]]] = {
         "s3:PutObject": ("inbox",),
         "s3:GetObject": ("a status", "a reason"),
     },
+    "DeviceProvisioningRole": {"iot:UpdateCertificate": ("devices",)},
     "InboxRuleRole": {"states:StartExecution": ("pipeline",)},
     "StatusRuleRole": {"sqs:SendMessage": ("statuses", "status dead letters")},
 }

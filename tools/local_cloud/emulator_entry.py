@@ -62,14 +62,10 @@ def _execute_statement_of_postgresql(resource_arn: str, sql: str) -> Any:
 
 
 def _create_rest_api_under_its_name(description: Any) -> Any:
-    """Let an API whose stack wants an id that is known beforehand have its name for one.
-
-    The tag that asks for it is the stack's, so all its APIs would get the same id.
-    """
-    tags = description.get("tags", {})
-    if "ms-custom-id" in tags:
-        description = {**description, "tags": {**tags, "ms-custom-id": description["name"]}}
-    return _create_rest_api(description)
+    """Let an API have its name for its id, so that its URL is known before it is there."""
+    return _create_rest_api(
+        {**description, "tags": {**description.get("tags", {}), "ms-custom-id": description["name"]}}
+    )
 
 
 def _import_rest_api_with_gateway_responses(definition: Any, properties: Any = None) -> Any:

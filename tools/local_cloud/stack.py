@@ -75,8 +75,6 @@ def deploy_stack(
         [
             *("deploy", "--template", folder / "build" / "template.yaml", "--s3-bucket", ARTIFACTS_BUCKET),
             "--no-progressbar",
-            # With it the emulator takes a REST API's name for its id, so that its URL is known beforehand.
-            *("--tags", "ms-custom-id=name"),
         ],
         {"PythonRuntime": RUNTIME, "Architecture": ARCHITECTURE, **parameters},
         project=project,

@@ -1,0 +1,124 @@
+"""The README leads from a clone to a first release: its own commands, in its order, on the local cloud."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from local_cloud import Subscriber
+from local_cloud.devices import DeviceIdentity
+from local_cloud.stack import ARCHITECTURE
+from support.esp_images import app_image
+from support.shell_blocks import shell_blocks
+from support.templates import read_template
+
+PROJECT = Path(__file__).resolve().parents[2]
+TOPIC_PREFIX = "/staging/firmware_update"
+MAC = "AA:BB:CC:DD:EE:FF"
+
+
+def parameters(cloud):
+    """What a reader would write whose PostgreSQL, network and domain name are the local cloud's."""
+    secret = cloud.client("secretsmanager").describe_secret(SecretId="ota/database")
+    return {
+        "DatabaseHost": cloud.database.host,
+        "DatabasePort": cloud.database.port,
+        "DatabaseName": "staging",
+        "DatabaseSecretArn": secret["ARN"],
+        "DatabaseCaPem": cloud.database.ca_file.read_text(),
+        "PublicApiUrl": f"{cloud.endpoint}/_aws/execute-api/ota-staging-api/v1",
+        "TopicPrefix": TOPIC_PREFIX,
+        "Architecture": ARCHITECTURE,
+    }
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """The project's files, as git knows them."""
+    folder = tmp_path_factory.mktemp("clone")
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=PROJECT,
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        if (PROJECT / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(PROJECT / name, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shell(cloud, clone, tmp_path_factory):
+    """Runs commands in the clone, as somebody who is logged in to AWS."""
+    connection = cloud.connect_database()
+    connection.run("CREATE DATABASE staging")
+    connection.close()
+    tools = tmp_path_factory.mktemp("tools")
+    (tools / "staging.yaml").write_text(yaml.safe_dump(parameters(cloud)))
+    # PlatformIO's toolchains are hundreds of megabytes; this one "builds" an image that is there.
+    (tools / "firmware.bin").write_bytes(app_image(version="1.0.0"))
+    pio = tools / "pio"
+    pio.write_text(
+        '#!/bin/sh\nset -e\nbuild="$3/.pio/build/$5"\ntest "$1 $2 $4" = "run --project-dir --environment"\n'
+        f'mkdir -p "$build"\ncp {tools}/firmware.bin "$build"\n'
+    )
+    pio.chmod(0o755)
+    environment = {
+        name: value for name, value in cloud.environment.items() if not name.startswith(("OTA_", "DATABASE"))
+    }
+    environment["PATH"] = f"{tools}{os.pathsep}{environment['PATH']}"
+
+    def run(*commands):
+        return subprocess.run(
+            ["sh", "-e", "-c", "\n".join(commands)],
+            cwd=clone,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=600,
+        )
+
+    run.parameters = tools / "staging.yaml"
+    return run
+
+
+@pytest.fixture(scope="module")
+def released(shell):
+    """What the commands printed, and how they ended."""
+    tool, database, *rest = shell_blocks(PROJECT / "README.md", "first release")
+    # No function reaches the Aurora of an emulator, so the reader turns out to have a PostgreSQL of his own.
+    own = f"cp staging.yaml aurora.yaml; cp {shell.parameters} staging.yaml\n"
+    done = shell(tool, database, own, *rest)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done
+
+
+def test_every_command_leads_to_a_release_that_a_device_is_told_of(released):
+    *_, status, notification = released.stdout.rsplit("\n{", 2)
+    assert json.loads("{" + status.partition("\n}")[0] + "}")["state"] == "published"
+    told = json.loads("{" + notification)
+    assert (told["product"], told["version"]) == ("thermostat", "1.0.0")
+
+
+def test_database_of_aurora_gives_the_main_stack_its_parameters(released, clone):
+    written = yaml.safe_load((clone / "aurora.yaml").read_text())
+    assert written.keys() <= read_template(PROJECT / "template.yaml")["Parameters"].keys()
+    assert written["DatabaseUser"] == "ota"
+    assert written["DatabaseResourceId"].startswith("cluster-")
+    assert written["VpcSubnetIds"].count("subnet-") == 2
+
+
+def test_device_of_the_readme_connects_and_hears_of_the_release(released, clone, cloud):
+    device = DeviceIdentity(MAC, clone / "device.cert.pem", clone / "device.key.pem")
+    topics = [f"{TOPIC_PREFIX}/product/thermostat"]
+    with Subscriber("127.0.0.1", cloud.emulator.mqtt_port, cloud.mqtt_ca, device, topics) as subscriber:
+        [message] = subscriber.wait_for(1, 30)
+    assert message.json["version"] == "1.0.0"
