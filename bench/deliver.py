@@ -6,7 +6,7 @@ import base64
 import os
 
 from harness import Figure, medians, quiet, report
-from lab import CONTEXT, IMAGE_BYTES, connect_database, insert_image, load_handler, read_event
+from lab import CONTEXT, IMAGE_BYTES, PRODUCT, connect_database, insert_image, load_handler, read_event
 
 _CHUNK_BYTES = 64 * 1024
 _CHUNKS = 300
@@ -47,7 +47,7 @@ def main() -> None:
 def chunk_event(version: str, number: int) -> dict[str, object]:
     first = number * _CHUNK_BYTES
     event = read_event("deliver_firmware", "chunk")
-    event["pathParameters"] = {"product": "demo", "version": version}
+    event["pathParameters"] = {"product": PRODUCT, "version": version}
     event["multiValueHeaders"]["Range"] = [f"bytes={first}-{first + _CHUNK_BYTES - 1}"]
     return event
 

@@ -17,10 +17,14 @@ from typing import Any
 import boto3
 import local_cloud
 import pg8000.native
+import psutil
 
 PROJECT = Path(__file__).resolve().parents[1]
 STATE = PROJECT / ".local-bench"
 IMAGE_BYTES = 1_966_080  # what an OTA slot holds, 1.9 MB
+FLEETS = (1_000, 100_000, 1_000_000)
+# Each benchmark's own, so that none finds what another left.
+PRODUCT = f"bench-{os.getpid()}"
 CONTEXT = SimpleNamespace(
     function_name="f", memory_limit_in_mb=512, invoked_function_arn="arn:f", aws_request_id="r", log_stream_name="s"
 )
@@ -85,7 +89,7 @@ def insert_release(database: pg8000.native.Connection, **changes: Any) -> dict[s
     fields = {
         "release_id": hashlib.sha256(f"release {number}".encode()).hexdigest()[:32],
         "manifest_sha256": f"m{number}",
-        "product": "demo",
+        "product": PRODUCT,
         "version": f"1.0.{number}",
         "sequence": int(number),
         "chip": "esp32",
@@ -127,6 +131,42 @@ def insert_image(database: pg8000.native.Connection, content: bytes, **changes: 
         image_sha256=digest,
         **changes,
     )
+
+
+# Locally administered addresses, in order.
+MAC_OF_N = "CAST(lpad(to_hex(x'020000000000'::bigint + n), 12, '0') AS macaddr)"
+
+
+def mac_of(number: int) -> str:
+    """What MAC_OF_N makes of it."""
+    digits = f"{0x020000000000 + number:012X}"
+    return ":".join(digits[at : at + 2] for at in range(0, 12, 2))
+
+
+def fill_with_devices(database: pg8000.native.Connection, count: int) -> dict[str, Any]:
+    """A fleet: each device known, listed in a release, and recorded with a state in it. Returns the release."""
+    database.run("TRUNCATE devices, release_targets, device_states, device_history")
+    release = insert_release(database, target_count=count)
+    numbers = f"FROM generate_series(0, {count - 1}) AS n"
+    database.run(
+        f"INSERT INTO devices (mac, product, running_version) SELECT {MAC_OF_N}, :product, '1.0.0' {numbers}",
+        product=PRODUCT,
+    )
+    for statement in (
+        f"INSERT INTO release_targets (mac, release) SELECT {MAC_OF_N}, :release {numbers}",
+        f"INSERT INTO device_states (release, mac, state) SELECT :release, {MAC_OF_N}, 'installed' {numbers}",
+        f"INSERT INTO device_history (release, mac, state) SELECT :release, {MAC_OF_N}, 'installed' {numbers}",
+    ):
+        database.run(statement, release=release["id"])
+    database.run("VACUUM ANALYZE devices, release_targets, device_states, device_history")
+    return release
+
+
+def server_cpu_seconds(database: pg8000.native.Connection) -> float:
+    """CPU that PostgreSQL has spent so far on the functions' connections of now."""
+    found = database.run("SELECT pid FROM pg_stat_activity WHERE application_name = 'esp32-ota'")
+    times = [psutil.Process(pid).cpu_times() for (pid,) in found]
+    return sum(time.user + time.system for time in times)
 
 
 def read_event(function: str, case: str) -> Any:

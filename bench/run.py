@@ -15,7 +15,7 @@ import local_cloud
 from harness import Figure, table
 from lab import PROJECT, STATE, environment
 
-ROWS = ("publish", "deliver")
+ROWS = ("publish", "deliver", "check_in", "status")
 _OUTPUT = PROJECT / "build" / "bench"
 
 

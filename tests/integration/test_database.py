@@ -45,3 +45,32 @@ def test_what_work_raises_itself_is_no_failure_of_the_database(connect, capsys):
     with pytest.raises(KeyError):
         connect().transaction(work)
     assert failures(capsys) == []
+
+
+def test_statement_alone_is_committed_and_runs_again_on_a_new_connection(connect):
+    database, other = connect(), connect()
+    process = "SELECT pg_backend_pid() WHERE :x = 1"
+    [[first]] = database.statement(process, x=1)
+    other.transaction(lambda connection: connection.run("SELECT pg_terminate_backend(:p)", p=first))
+    assert database.statement(process, x=1) != [[first]]
+    other.transaction(lambda connection: connection.run("CREATE TABLE committed (a int)"))
+    database.statement("INSERT INTO committed VALUES (:a) RETURNING a", a=1)
+    assert other.statement("SELECT a FROM committed WHERE a = :a", a=1) == [[1]]
+
+
+def test_statement_that_the_database_refuses_leaves_a_connection_that_serves(connect):
+    database = connect()
+    for _ in range(2):
+        with pytest.raises(DatabaseError):
+            database.statement("SELECT 1 / CAST(:zero AS int)", zero=0)
+    assert database.statement("SELECT 1 / CAST(:one AS int)", one=1) == [[1]]
+
+
+def test_statement_that_was_prepared_before_a_migration_still_runs_after_it(connect):
+    database, migration = connect(), connect()
+    migration.transaction(lambda connection: connection.run("CREATE TABLE migrated (a int)"))
+    selects = "SELECT * FROM migrated WHERE :x = 1"
+    assert database.statement(selects, x=1) == []
+    migration.transaction(lambda connection: connection.run("ALTER TABLE migrated ADD COLUMN b int"))
+    migration.transaction(lambda connection: connection.run("INSERT INTO migrated VALUES (1, 2)"))
+    assert database.statement(selects, x=1) == [[1, 2]]

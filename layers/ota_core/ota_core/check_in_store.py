@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 from .check_in import Candidate
 
 if TYPE_CHECKING:
-    from pg8000.native import Connection
-
     from .database import Database
 
 # Who has the API key can make up MACs. A made-up one is answered, but beyond so many devices (five times the fleet that
@@ -67,20 +65,16 @@ class CheckInStore:
             product: what the device says it is.
             running_version: what the device says it runs; None leaves what is recorded.
         """
-
-        def work(connection: Connection) -> Candidate | None:
-            rows = connection.run(
-                STATEMENT, mac=mac, product=product, running_version=running_version, max_devices=MAX_DEVICES
-            )
-            if not rows:
-                return None
-            release_id, version, envelope, allow_downgrade, expires_at = rows[0]
-            return Candidate(
-                release_id=release_id,
-                version=version,
-                envelope=envelope,
-                allow_downgrade=allow_downgrade,
-                expires_at=expires_at,
-            )
-
-        return self._database.transaction(work)
+        rows = self._database.statement(
+            STATEMENT, mac=mac, product=product, running_version=running_version, max_devices=MAX_DEVICES
+        )
+        if not rows:
+            return None
+        release_id, version, envelope, allow_downgrade, expires_at = rows[0]
+        return Candidate(
+            release_id=release_id,
+            version=version,
+            envelope=envelope,
+            allow_downgrade=allow_downgrade,
+            expires_at=expires_at,
+        )

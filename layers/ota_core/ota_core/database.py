@@ -6,11 +6,11 @@ import json
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import boto3
 from pg8000.exceptions import InterfaceError
-from pg8000.native import Connection, DatabaseError
+from pg8000.native import Connection, DatabaseError, PreparedStatement
 
 from .errors import ConfigurationError
 from .log_line import write_line
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 _RDS_CERTIFICATES = Path(__file__).parent / "certificates" / "rds-global-bundle.pem"
 # Longer than any statement of the project but the COPY of a million targets, which streams.
 _SOCKET_TIMEOUT_SECONDS = 60.0
-# SQLSTATE class 57P: the server is shutting down, crashed or not ready
-# (https://www.postgresql.org/docs/current/errcodes-appendix.html).
-_SERVER_GOES = ("57P01", "57P02", "57P03")
+# SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html). Class 57P: the server is shutting down,
+# crashed or not ready; 0A000: a migration changed what a prepared statement selects.
+_NEEDS_NEW_CONNECTION = ("57P01", "57P02", "57P03", "0A000")
 # Classes: connection exception, insufficient resources (too many connections), operator intervention.
 _OUTAGES = ("08", "53", "57")
 
@@ -57,6 +57,26 @@ def is_outage(error: Exception) -> bool:
     return isinstance(error, (InterfaceError, OSError))
 
 
+class _Connection(Connection):  # type: ignore[misc] # pg8000 ships no type information
+    """Prepares each statement once.
+
+    To parse one costs pg8000, and to plan it the server, more than most of our statements themselves.
+    """
+
+    def __init__(self, *args: Any, **settings: Any) -> None:  # noqa: ANN401 - pg8000's own
+        super().__init__(*args, **settings)
+        self._prepared: dict[str, PreparedStatement] = {}
+
+    def run(self, sql: str, stream: Any = None, **parameters: Any) -> Any:  # noqa: ANN401 - as pg8000 has it
+        if stream is not None or not parameters:
+            return super().run(sql, stream=stream, **parameters)
+        if sql not in self._prepared:
+            self._prepared[sql] = self.prepare(sql)
+        rows = self._prepared[sql].run(**parameters)
+        self._context = self._prepared[sql]._context  # noqa: SLF001 - what `columns` tells of
+        return rows
+
+
 class Database:
     """One connection, kept for as long as it lives."""
 
@@ -64,7 +84,7 @@ class Database:
         """Args: timeout_seconds: how long to wait for the server to accept a connection or to answer."""
         self._settings = settings
         self._timeout_seconds = timeout_seconds
-        self._connection: Connection | None = None
+        self._connection: _Connection | None = None
         self._tls = _tls_context(settings)
         self._credentials = _secret_login(settings) if settings.database_secret_arn else _iam_login(settings)
 
@@ -76,25 +96,40 @@ class Database:
 
         An error of the database is logged here, for the alarm and the dashboard, whatever the function makes of it.
         """
+        return self._attempt(lambda connection: self._in_transaction(connection, work))
+
+    def statement(self, sql: str, **parameters: Any) -> list[list[Any]]:  # noqa: ANN401 - whatever columns hold
+        """Run one statement, which is a transaction by itself, as `transaction` would, in one round trip."""
+        return self._attempt(lambda connection: self._alone(connection, sql, parameters))
+
+    def _attempt(self, work: Callable[[_Connection], _Result]) -> _Result:
         try:
-            return self._transaction(work)
+            return self._on_connection(work)
         except (DatabaseError, InterfaceError, OSError) as error:
             write_line("database failed", level="WARNING", error=type(error).__name__, why=str(error)[:_MAX_WHY_CHARS])
             raise
 
-    def _transaction(self, work: Callable[[Connection], _Result]) -> _Result:
+    def _on_connection(self, work: Callable[[_Connection], _Result]) -> _Result:
         if self._connection is not None:
             try:
-                return self._run(self._connection, work)
+                return work(self._connection)
             except (InterfaceError, OSError):
                 pass
             except DatabaseError as error:
-                if error.args[0].get("C") not in _SERVER_GOES:
+                if error.args[0].get("C") not in _NEEDS_NEW_CONNECTION:
                     raise
         self._connection = self._connect()
-        return self._run(self._connection, work)
+        return work(self._connection)
 
-    def _run(self, connection: Connection, work: Callable[[Connection], _Result]) -> _Result:
+    def _alone(self, connection: _Connection, sql: str, parameters: dict[str, Any]) -> list[list[Any]]:
+        try:
+            rows: list[list[Any]] = connection.run(sql, **parameters)
+        except (InterfaceError, OSError):
+            self._connection = None
+            raise
+        return rows
+
+    def _in_transaction(self, connection: _Connection, work: Callable[[Connection], _Result]) -> _Result:
         try:
             connection.run("BEGIN")
             result = work(connection)
@@ -104,15 +139,15 @@ class Database:
             raise
         return result
 
-    def _roll_back(self, connection: Connection) -> None:
+    def _roll_back(self, connection: _Connection) -> None:
         try:
             connection.run("ROLLBACK")
         except (InterfaceError, DatabaseError, OSError):
             self._connection = None
 
-    def _connect(self) -> Connection:
+    def _connect(self) -> _Connection:
         user, password = self._credentials()
-        return Connection(
+        return _Connection(
             user,
             host=self._settings.database_host,
             port=self._settings.database_port,
