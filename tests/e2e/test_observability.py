@@ -17,7 +17,7 @@ from support.operators import eventually, hire
 from support.pipeline import TOPIC_PREFIX
 from support.templates import read_template
 
-MAC = "02:0B:5E:00:00:01"
+MAC, SILENT_MAC = "02:0B:5E:00:00:01", "02:0B:5E:00:00:02"
 GROUP = "/esp32-ota/ota/functions"
 # What only AWS writes: the platform's and the runtime's lines, and those of Step Functions.
 NOT_FROM_FUNCTIONS = {"record.status", "errorType", "errorMessage", "type"}
@@ -108,6 +108,25 @@ def test_release_is_counted_by_its_outcome_and_timed(log, released):
         assert log.counted("Releases", product=product, outcome=outcome) == 1
         assert log.counted("Releases", outcome=outcome) >= 1
     assert 0 < log.counted("TimeToDevices", product=product) < 600
+
+
+def test_release_that_stops_itself_is_told_counted_and_rung_for(cloud, pipeline, log, product):
+    """Its only device never reports."""
+    plan = {
+        "waves": [{"percent": 100, "soak": "0s"}],
+        "abort": {"silent_percent": 0, "min_devices": 1, "report_timeout": "1s"},
+    }
+    drop = make_drop(product=product, version="3.0.0", targets=[SILENT_MAC], rollout=plan)
+    pipeline.release(f"{product}/app", drop)
+    alert = pipeline.alert(f"{product} 3.0.0 was withdrawn, because 1 of 1 devices did not finish")
+    assert f"GET /releases/{drop.release_id}/devices?state=failing" in alert
+    assert log.counted("Releases", product=product, outcome="aborted") == 1
+    assert log.counted("Releases", product=product, outcome="published") == 0
+
+    # What CloudWatch does with the log, and the emulator does not.
+    point = {"MetricName": "Releases", "Dimensions": [{"Name": "outcome", "Value": "aborted"}], "Value": 1}
+    cloud.client("cloudwatch").put_metric_data(Namespace="esp32-ota/ota", MetricData=[point])
+    assert "A release stopped itself" in pipeline.alert("ReleaseAbortedAlarm")
 
 
 def test_rejected_drop_is_counted_by_its_reason(log, rejected):
