@@ -5,7 +5,7 @@ export SAM_CLI_TELEMETRY = 0
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup local stop demo test test-firmware fuzz prove bench lint lock clean check-python
+.PHONY: help setup local stop demo test test-firmware fuzz prove bench sbom lint lock clean check-python
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,8 @@ lock: .venv/$(INSTALLED) ## resolve the lock files anew (add UPGRADE=--upgrade f
 	$(LOCK) $(UPGRADE) requirements/uv.in -c requirements/dev.txt -o requirements/uv.txt
 	$(LOCK) $(UPGRADE) requirements/emulator.in -o requirements/emulator.txt
 	$(LOCK) $(UPGRADE) requirements/checkov.in -o requirements/checkov.txt
+	$(LOCK) $(UPGRADE) requirements/sbom.in -o requirements/sbom.txt
+	$(LOCK) $(UPGRADE) requirements/shipped.in -c requirements/dev.txt -o requirements/shipped.txt
 	$(LOCK) $(UPGRADE) layers/ota_core/requirements.in -c requirements/dev.txt -o layers/ota_core/requirements.txt
 
 # --- the local cloud ------------------------------------------------------------------------------------------
@@ -55,6 +57,7 @@ demo: setup ## show the way of a release, from ota-sign to subscribed devices
 lint: setup ## check style, types and templates
 	ruff check .
 	ruff format --check .
+	bandit --quiet --configfile pyproject.toml --recursive functions layers tools 2>/dev/null # its warnings are of its own exceptions
 	mypy
 	sam validate --lint
 	cfn-lint database.yaml
@@ -81,6 +84,11 @@ prove: setup ## run every suite in its long form, print what was withstood (hour
 
 bench: setup ## measure it against floors and peers (ONLY=publish for one row)
 	@python bench/run.py $(ONLY)
+
+sbom: .venv-sbom/$(INSTALLED) .venv-shipped/$(INSTALLED) ## write build/sbom.cdx.json, the bill of materials of what is shipped
+	@mkdir -p build
+	@.venv-sbom/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --of JSON \
+		--output-file build/sbom.cdx.json .venv-shipped/bin/python
 
 clean: ## stop every cloud, remove everything that these commands made
 	@for state in .local .local-*; do if [ -d $$state/run ]; then .venv/bin/python -m local_cloud down --state $$state; fi; done

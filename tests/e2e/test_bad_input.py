@@ -168,6 +168,9 @@ CASES = {
     "key too small": Case(
         Code.KEY_TOO_SMALL, "1024 bits", drop_of(signer=key("small", 1024)), trusts=[key("small", 1024)]
     ),
+    "key too large": Case(
+        Code.KEY_TOO_LARGE, "4104 bits", drop_of(signer=key("large", 4104)), trusts=[key("large", 4104)]
+    ),
     "payload changed": Case(
         Code.SIGNATURE_INVALID,
         key().keyid,

@@ -459,6 +459,10 @@ def test_image_that_is_no_file_is_refused(ota_sign, name):
     assert refused(ota_sign("verify", name, "--key", "public.pem"), "file_unreadable")
 
 
+def large_key():
+    return openssl("genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:4104")
+
+
 def elliptic_key():
     return openssl("genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256")
 
@@ -467,13 +471,14 @@ def elliptic_key():
     ("key", "code"),
     [
         (drops.key("small", 1024).private_pem.encode, "key_too_small"),
+        (large_key, "key_too_large"),
         (elliptic_key, "key_unusable"),
         (KEY.public_pem.encode, "key_unusable"),
         (bytes, "key_unusable"),
         (lambda: b"\0" * 100_000, "file_too_large"),
         (lambda: KEY.private_pem.encode()[:900], "key_unusable"),
     ],
-    ids=["1024 bits", "elliptic curve", "public", "empty", "no key at all", "cut off"],
+    ids=["1024 bits", "4104 bits", "elliptic curve", "public", "empty", "no key at all", "cut off"],
 )
 def test_key_that_cannot_sign_is_refused(ota_sign, key, code):
     Path("bad.pem").write_bytes(key())

@@ -10,7 +10,7 @@ from ota_core.admission import ProductLine
 from ota_core.errors import RejectionCode
 from ota_core.manifest import parse_manifest
 from ota_sign import drop as drop_files
-from support.drops import Key, key, make_drop, manifest_fields, seal
+from support.drops import key, make_drop, manifest_fields, seal
 from support.esp_images import app_image, with_byte, with_hash
 from support.rejections import rejected
 
@@ -46,9 +46,9 @@ def check_other_image(change):
     check(dataclasses.replace(drop, image=change(drop.image)))
 
 
-def check_small_key():
-    small = Key(key("small", 1024).private)
-    check(make_drop(signer=small), {small.keyid: small.public})
+def check_key_of(name, bits):
+    odd = key(name, bits)
+    check(make_drop(signer=odd), {odd.keyid: odd.public})
 
 
 def check_image_signed_by_another():
@@ -85,7 +85,8 @@ CASES = {
     RejectionCode.SIGNATURE_MISSING: lambda: check_envelope(seal(b"{}")),
     RejectionCode.KEY_UNKNOWN: lambda: check_envelope(seal(b"{}", key("stranger"))),
     RejectionCode.KEY_REVOKED: check_revoked,
-    RejectionCode.KEY_TOO_SMALL: check_small_key,
+    RejectionCode.KEY_TOO_SMALL: lambda: check_key_of("small", 1024),
+    RejectionCode.KEY_TOO_LARGE: lambda: check_key_of("large", 4104),
     RejectionCode.SIGNATURE_INVALID: check_changed_payload,
     RejectionCode.MANIFEST_MALFORMED: lambda: check_with_manifest(changelog=7),
     RejectionCode.SCHEMA_UNSUPPORTED: lambda: check_with_manifest(schema=2),

@@ -56,7 +56,7 @@ _CONSOLE_STAGE = "console"
 _CONSOLE_USERS = ("viewer", "operator")
 _SAM_STOP_SECONDS = 5.0
 _DEPLOYMENT_BEGINS = {"CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS"}
-_SECRET_NAME = "ota/database"  # noqa: S105 - a name
+_SECRET_NAME = "ota/database"  # noqa: S105 - a name # nosec B105
 
 Say = Callable[[str], None]
 

@@ -34,7 +34,7 @@ async def _create_server_on_loopback(
     loop: Any, factory: Any, host: Any = None, port: Any = None, **options: Any
 ) -> Any:
     """Replace the wildcard address, on which the emulator serves MQTT whatever its BIND_HOST says."""
-    address = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 - that is what it replaces
+    address = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 - that is what it replaces # nosec B104
     return await _create_server(loop, factory, address, port, **options)
 
 
@@ -47,7 +47,7 @@ def _create_database_cluster_with_its_secret(logical_id: str, properties: Any, s
     """Make the secret of a cluster whose password RDS is to manage, as the emulator's own CreateDBCluster does."""
     cluster_id, attributes = _create_database_cluster(logical_id, properties, stack)
     if properties.get("ManageMasterUserPassword") in {True, "true"}:
-        login = json.dumps({"username": properties["MasterUsername"], "password": "managed"})
+        login = json.dumps({"username": properties["MasterUsername"], "password": "managed"})  # nosec B105
         secret = secretsmanager.create_secret_in_process(f"rds!{cluster_id}", login)
         rds._clusters[cluster_id]["MasterUserSecret"] = {"SecretArn": secret, "SecretStatus": "active"}  # noqa: SLF001
         attributes["MasterUserSecret.SecretArn"] = secret

@@ -29,7 +29,7 @@ def aws_environment(endpoint: str) -> dict[str, str]:
     return clean_environment(
         AWS_ENDPOINT_URL=endpoint,
         AWS_ACCESS_KEY_ID="test",
-        AWS_SECRET_ACCESS_KEY="test",  # noqa: S106 - the emulator's well-known root credentials
+        AWS_SECRET_ACCESS_KEY="test",  # noqa: S106 - the emulator's well-known root credentials # nosec B106
         AWS_DEFAULT_REGION=REGION,
         AWS_CONFIG_FILE=os.devnull,
         AWS_SHARED_CREDENTIALS_FILE=os.devnull,

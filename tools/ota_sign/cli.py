@@ -29,7 +29,7 @@ from ota_core.targets import (
 from . import drop, files, signing_keys
 from .errors import SigningError
 
-_PASSPHRASE_VARIABLE = "OTA_SIGNING_KEY_PASSPHRASE"  # noqa: S105 - the name of one
+_PASSPHRASE_VARIABLE = "OTA_SIGNING_KEY_PASSPHRASE"  # noqa: S105 - the name of one # nosec B105
 _MAX_EXPIRY = timedelta(days=3650)
 _FILE = click.Path(path_type=Path)
 _MAX_ROLLOUT_BYTES = 64 * 1024
@@ -108,7 +108,7 @@ def keygen(private_pem: Path, bits: str, public_file: Path | None, header: Path 
     overwritten. Keep the private key off the devices and out of the repository, and keep a copy: firmware only
     accepts releases by keys it was built with.
 
-    A key made by other means works as well: RSA of 2048 bits or more in PEM, such as `openssl genpkey` makes, or one
+    A key made by other means works as well: RSA of 2048 to 4096 bits in PEM, such as `openssl genpkey` makes, or one
     in AWS KMS.
     """
     files.check_absent([path for path in (private_pem, public_file, header) if path])

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
     load_pem_public_key,
 )
-from ota_core.envelope import MIN_KEY_BITS, keyid_of
+from ota_core.envelope import MAX_KEY_BITS, MIN_KEY_BITS, keyid_of
 
 from . import files
 from .errors import SigningError
@@ -38,7 +38,7 @@ class SigningKey:
     """A key that can sign, wherever its private half is.
 
     Attributes:
-        public_key: RSA of at least `MIN_KEY_BITS`.
+        public_key: RSA of `MIN_KEY_BITS` to `MAX_KEY_BITS`.
         sign: gives the RSASSA-PKCS1-v1_5 signature with SHA-256 over a message of any length. Raises SigningError.
     """
 
@@ -184,7 +184,8 @@ def _kms_errors(key_id: str) -> Iterator[None]:
 
 
 def _check_size(name: str, key: RSAPublicKey) -> None:
-    if key.key_size < MIN_KEY_BITS:
+    if not MIN_KEY_BITS <= key.key_size <= MAX_KEY_BITS:
         raise SigningError(
-            "key_too_small", f"{name} has {key.key_size} bits; expected {MIN_KEY_BITS} or more. {_MAKE_A_KEY}"
+            "key_too_small" if key.key_size < MIN_KEY_BITS else "key_too_large",
+            f"{name} has {key.key_size} bits; expected {MIN_KEY_BITS} to {MAX_KEY_BITS}. {_MAKE_A_KEY}",
         )

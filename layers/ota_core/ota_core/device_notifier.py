@@ -162,7 +162,7 @@ class _Publisher:
                     break
             if attempt < _MAX_ATTEMPTS:
                 # Exponential, with full jitter.
-                time.sleep(random.random() * min(2 ** (attempt - 1), _MAX_BACKOFF_SECONDS))  # noqa: S311
+                time.sleep(random.random() * min(2 ** (attempt - 1), _MAX_BACKOFF_SECONDS))  # noqa: S311 # nosec B311
         raise MessageNotPublished(
             "message_not_published",
             f"AWS IoT Core {failure} when a message to {topic} was published; expected 200. "

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 PAYLOAD_TYPE = "application/vnd.esp32-ota.manifest+json"
 MAX_ENVELOPE_BYTES = 1024 * 1024
 MIN_KEY_BITS = 2048
+# Devices have room for the signatures of no larger one (firmware's ota/signature_verifier.hpp).
+MAX_KEY_BITS = 4096
 # Devices look at this many (firmware's ota/envelope.hpp), and each one costs a key look-up.
 MAX_SIGNATURES = 4
 
@@ -119,8 +121,8 @@ def open_envelope(
         if public_key is None or keyid_of(public_key) != keyid:
             revoked = is_keyid(keyid) and was_trusted(keyid)
             reasons.append(_revoked_key(keyid) if revoked else _unknown_key(keyid))
-        elif public_key.key_size < MIN_KEY_BITS:
-            reasons.append(_small_key(keyid, public_key.key_size))
+        elif not MIN_KEY_BITS <= public_key.key_size <= MAX_KEY_BITS:
+            reasons.append(_wrong_size(keyid, public_key.key_size))
         elif not verify_signature(public_key, signature, message):
             reasons.append(_bad_signature(keyid))
         else:
@@ -229,11 +231,11 @@ def _revoked_key(keyid: str) -> DropRejected:
     )
 
 
-def _small_key(keyid: str, bits: int) -> DropRejected:
+def _wrong_size(keyid: str, bits: int) -> DropRejected:
     return DropRejected(
-        RejectionCode.KEY_TOO_SMALL,
+        RejectionCode.KEY_TOO_SMALL if bits < MIN_KEY_BITS else RejectionCode.KEY_TOO_LARGE,
         seen=f"key {keyid} has {bits} bits",
-        expected=f"RSA of {MIN_KEY_BITS} bits or more",
+        expected=f"RSA of {MIN_KEY_BITS} to {MAX_KEY_BITS} bits",
         next_step="Make a new key with `ota-sign keygen`, trust it, and sign again.",
     )
 

@@ -17,6 +17,7 @@ class RejectionCode(StrEnum):
     KEY_UNKNOWN = "key_unknown"
     KEY_REVOKED = "key_revoked"
     KEY_TOO_SMALL = "key_too_small"
+    KEY_TOO_LARGE = "key_too_large"
     SIGNATURE_INVALID = "signature_invalid"
     MANIFEST_MALFORMED = "manifest_malformed"
     SCHEMA_UNSUPPORTED = "schema_unsupported"

@@ -333,7 +333,8 @@ class OperatorStore:
 
 def _find_release(connection: Connection, release_id: str, columns: str) -> tuple[int, Document]:
     # The columns are this module's.
-    rows = _select(connection, f"SELECT id, {columns} FROM releases WHERE release_id = :id", id=release_id)  # noqa: S608
+    query = f"SELECT id, {columns} FROM releases WHERE release_id = :id"  # noqa: S608
+    rows = _select(connection, query, id=release_id)
     if not rows:
         raise UnknownRelease(release_id)
     return rows[0].pop("id"), rows[0]
