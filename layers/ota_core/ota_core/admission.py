@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from . import versions
-from .envelope import verify_signature
+from .envelope import verify_digest
 from .errors import DropRejected, RejectionCode
 from .esp_image import EspImage, inspect
 from .manifest import Manifest
@@ -72,15 +72,15 @@ def check_image(manifest: Manifest, image: bytes, public_key: RSAPublicKey) -> l
         DropRejected: the first thing that is wrong.
     """
     check_image_size(manifest, len(image))
-    digest = hashlib.sha256(image).hexdigest()
-    if digest != manifest.image_sha256:
+    digest = hashlib.sha256(image).digest()
+    if digest.hex() != manifest.image_sha256:
         raise DropRejected(
             RejectionCode.IMAGE_SHA256_MISMATCH,
-            seen=f"the image's SHA-256 is {digest}",
+            seen=f"the image's SHA-256 is {digest.hex()}",
             expected=f"{manifest.image_sha256}, as the manifest says",
             next_step="Upload the very .bin that was signed, or sign this one.",
         )
-    if not verify_signature(public_key, manifest.image_signature, image):
+    if not verify_digest(public_key, manifest.image_signature, digest):
         raise DropRejected(
             RejectionCode.IMAGE_SIGNATURE_INVALID,
             seen="the manifest's signature does not fit the image",

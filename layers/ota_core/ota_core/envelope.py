@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
 from . import strict_json
 from .errors import DropRejected, RejectionCode
@@ -68,8 +69,13 @@ def is_keyid(text: str) -> bool:
 
 def verify_signature(public_key: rsa.RSAPublicKey, signature: bytes, message: bytes) -> bool:
     """RSASSA-PKCS1-v1_5 with SHA-256 (RFC 8017 section 8.2.2)."""
+    return verify_digest(public_key, signature, hashlib.sha256(message).digest())
+
+
+def verify_digest(public_key: rsa.RSAPublicKey, signature: bytes, digest: bytes) -> bool:
+    """`verify_signature` of a message of which the SHA-256 is at hand."""
     try:
-        public_key.verify(signature, message, padding.PKCS1v15(), hashes.SHA256())
+        public_key.verify(signature, digest, padding.PKCS1v15(), Prehashed(hashes.SHA256()))
     except InvalidSignature:
         return False
     return True
