@@ -29,11 +29,12 @@ def cloud(pytestconfig: pytest.Config) -> Iterator[LocalCloud]:
 
 
 @pytest.fixture(scope="session")
-def pipeline(cloud: LocalCloud) -> Iterator[Pipeline]:
-    """The deployed pipeline with a witness, trusting the tests' release key."""
+def pipeline(cloud: LocalCloud, proof: Callable[..., None]) -> Iterator[Pipeline]:
+    """The deployed pipeline with a witness, trusting the tests' release key. In the end nothing may be lost."""
     with Pipeline(cloud) as watched:
         watched.trust(key())
         yield watched
+        watched.assert_nothing_was_lost(proof)
 
 
 @pytest.fixture(scope="session")

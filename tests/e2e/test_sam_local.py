@@ -4,6 +4,7 @@ That is where a dependency shows that is missing in the layer. The functions use
 release, so that each finds what the one before it did.
 """
 
+import contextlib
 import json
 import subprocess
 
@@ -29,6 +30,7 @@ CASES = {
     "operator_api/list_releases": {"statusCode": 200},
     "operator_api/list_rejected_drops": {"statusCode": 200},
     "serve_console/page": {"statusCode": 200},
+    "check_consistency/everything": {"is_consistent": False},
     "migrate_database/create": None,
 }
 
@@ -41,6 +43,9 @@ def prepared(cloud):
         pytest.skip(f"no container engine answers, which `sam local invoke` needs: {error}")
     with reachable_from_containers(cloud) as sam_local:
         yield sam_local
+    with contextlib.closing(cloud.connect_database()) as database:
+        # The events are about a release that was never dropped.
+        database.run("DELETE FROM releases WHERE product = 'sam-local'")
 
 
 def test_every_function_has_a_case():

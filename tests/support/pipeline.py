@@ -24,6 +24,7 @@ TOPIC_PREFIX = "/firmware_update"
 _WITNESS_MAC = "02:FF:FF:FF:FF:FF"
 _SENTINEL_TOPIC = f"{TOPIC_PREFIX}/sentinel"
 _ENDED = {"SUCCEEDED", "FAILED", "ABORTED", "TIMED_OUT"}
+_SETTLED = ("archive/", "rejected/")
 _SUFFIXES = {"image": ".bin", "manifest": ".manifest.json", "targets": ".targets.json"}
 
 _Found = TypeVar("_Found")
@@ -63,7 +64,7 @@ class Pipeline:
         self.bucket = cloud.bucket
         self.s3 = cloud.client("s3")
         self._functions: dict[str, str] = {}
-        self._puts: Counter[str] = Counter()
+        self._puts: list[Upload] = []
         self._puts_lock = threading.Lock()
         self._stack = contextlib.ExitStack()
 
@@ -84,9 +85,10 @@ class Pipeline:
 
     def put(self, key: str, body: bytes) -> Upload:
         """Put one object into the inbox."""
+        upload = Upload(key, self.s3.put_object(Bucket=self.bucket, Key=key, Body=body)["VersionId"])
         with self._puts_lock:
-            self._puts[key] += 1
-        return Upload(key, self.s3.put_object(Bucket=self.bucket, Key=key, Body=body)["VersionId"])
+            self._puts.append(upload)
+        return upload
 
     def drop(self, stem: str, drop: Drop, *members: str) -> list[Upload]:
         """Put a drop's files into the inbox: `image`, `manifest`, `targets`, in this order unless told another."""
@@ -114,7 +116,7 @@ class Pipeline:
         """Wait until every execution that uploads to these keys have started so far has ended; give all of them."""
         keys = {upload.key for upload in uploads}
         with self._puts_lock:
-            expected = sum(self._puts[key] for key in keys)
+            expected = sum(upload.key in keys for upload in self._puts)
 
         def ended() -> list[Execution] | None:
             found = [execution for execution in self._mail.executions if execution.key in keys]
@@ -154,6 +156,21 @@ class Pipeline:
             if "inbox-version-id" in head["Metadata"]:
                 found.add((stored.key.split("/", 1)[1], head["Metadata"]["inbox-version-id"]))
         return found
+
+    def assert_nothing_was_lost(self, proof: Callable[..., None]) -> None:
+        """Every version that was put into the inbox is archived, rejected or waiting; all records fit together."""
+        waiting = {(stored.key.removeprefix("inbox/"), stored.version_id) for stored in self.objects("inbox/")}
+        places = [Counter(version_id for _, version_id in names) for names in (waiting, *map(self.origins, _SETTLED))]
+        found = sum(places, Counter())
+        lost = [upload for upload in self._puts if found[upload.version_id] != 1]
+        proof(
+            "objects", "versions dropped into the inbox", tried=len(self._puts), withstood=len(self._puts) - len(lost)
+        )
+        assert lost == []
+        answer = self.cloud.client("lambda").invoke(FunctionName=self.cloud.outputs["CheckConsistencyFunctionName"])
+        report = json.load(answer["Payload"])
+        assert report["is_consistent"], report
+        proof("objects", "releases, their images and records", tried=report["releases"], withstood=report["releases"])
 
     def heard(self, release_id: str) -> list[Message]:
         """Everything that was published for a release until now, on whatever topic."""
@@ -206,7 +223,7 @@ class Pipeline:
     def function_with(self, logical_id: str, **variables: str) -> Iterator[None]:
         """Deploy a function with variables of its environment changed, and put them back."""
         functions = self.cloud.client("lambda")
-        name = self._function_name(logical_id)
+        name = self.function_name(logical_id)
         before = functions.get_function_configuration(FunctionName=name)["Environment"]
         functions.update_function_configuration(
             FunctionName=name, Environment={"Variables": before["Variables"] | variables}
@@ -234,11 +251,12 @@ class Pipeline:
     def role_of(self, logical_id: str) -> str:
         """The name of a function's role."""
         configuration = self.cloud.client("lambda").get_function_configuration(
-            FunctionName=self._function_name(logical_id)
+            FunctionName=self.function_name(logical_id)
         )
         return configuration["Role"].rsplit("/", 1)[1]
 
-    def _function_name(self, logical_id: str) -> str:
+    def function_name(self, logical_id: str) -> str:
+        """The physical name of a function."""
         stack = self.cloud.client("cloudformation")
         detail = stack.describe_stack_resource(StackName="ota", LogicalResourceId=logical_id)["StackResourceDetail"]
         return detail["PhysicalResourceId"]

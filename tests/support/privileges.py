@@ -95,6 +95,13 @@ ALLOWED: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "OperateReleasesRole": _DATABASE,
     "ServeConsoleRole": _LOGS,
+    "CheckConsistencyRole": {
+        **_DATABASE,
+        "s3:GetObject": ("archive", "keys", "releases"),
+        "s3:GetObjectVersion": ("archive", "keys", "releases"),
+        "s3:ListBucketVersions": ("archive", "inbox", "rejected"),
+        "s3:ListBucket": ("keys",),
+    },
     "ReleasePipelineRole": {
         "lambda:InvokeFunction": STAGES,
         "s3:GetObject": ("work",),

@@ -143,6 +143,20 @@ class FirmwareStore:
         """Whether an object of this key exists."""
         return self.find(key) is not None
 
+    def list_versions(self, prefix: str) -> list[str]:
+        """The key of every version of every object under a prefix."""
+        pages = self._s3.get_paginator("list_object_versions").paginate(Bucket=self._bucket, Prefix=prefix)
+        return [version["Key"] for page in pages for version in page.get("Versions", [])]
+
+    def archived_versions(self, inbox_key: str) -> set[str]:
+        """The version ids that the archived versions of an object had in the inbox."""
+        key = moved_key(inbox_key, ARCHIVE)
+        found = set()
+        for version_id in self._versions_of(key):
+            head = self._s3.head_object(Bucket=self._bucket, Key=key, VersionId=version_id)
+            found.add(head["Metadata"]["inbox-version-id"])
+        return found
+
     def _move(self, member: ObjectVersion, destination: str) -> None:
         """Move a version, and the older ones that it covers, so that none of them becomes current again.
 
@@ -169,17 +183,16 @@ class FirmwareStore:
             self._s3.delete_object(Bucket=self._bucket, Key=member.key, VersionId=version_id)
 
     def _this_and_older(self, member: ObjectVersion) -> list[str]:
-        """Version ids from `member` down to the oldest; S3 lists them newest first."""
-        pages = self._s3.get_paginator("list_object_versions").paginate(Bucket=self._bucket, Prefix=member.key)
-        version_ids = [
-            version["VersionId"]
-            for page in pages
-            for version in page.get("Versions", [])
-            if version["Key"] == member.key
-        ]
+        """Version ids from `member` down to the oldest."""
+        version_ids = self._versions_of(member.key)
         if member.version_id not in version_ids:
             return []
         return version_ids[version_ids.index(member.version_id) :]
+
+    def _versions_of(self, key: str) -> list[str]:
+        """The version ids of an object, newest first, as S3 lists them."""
+        pages = self._s3.get_paginator("list_object_versions").paginate(Bucket=self._bucket, Prefix=key)
+        return [version["VersionId"] for page in pages for version in page.get("Versions", []) if version["Key"] == key]
 
 
 def _code(error: ClientError) -> str:
