@@ -165,7 +165,7 @@ def test_release_survives_the_death_of_every_stage_at_every_call(pipeline, sweep
             released += pool.map(functools.partial(sweep.release, again=True), cuts)
     wrongs = [sweep.wrongs(release) for release in released if release.has_died]
     # A rollout is looked at more or less often, so the last of its calls are not always made.
-    assert len(wrongs) > 0.9 * len(released)
+    assert len(wrongs) > 0.75 * len(released)
     print(f"{len(wrongs)} deaths at {len(cuts)} of {len(every_cut)} cut points, mended by retries or by dropping again")  # noqa: T201
     proof("cuts", "deaths of the pipeline's stages", tried=len(wrongs), withstood=wrongs.count([]))
     assert [wrong for found in wrongs for wrong in found] == []
