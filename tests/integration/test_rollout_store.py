@@ -1,6 +1,7 @@
 """How releases advance, on a real PostgreSQL: waves, counts, ownership, and the last word after a withdrawal."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -198,6 +199,26 @@ def test_operator_takes_over_and_the_old_execution_is_superseded(rollouts, relea
     assert advance(rollouts, release, execution="operator", takes_over=True).step == Hold()
     with pytest.raises(ReleaseSuperseded):
         advance(rollouts, release)
+
+
+def test_statuses_are_recorded_while_a_decision_is_being_made(connect, rollouts, release):
+    """Every status refers to the release's row, which a decision keeps others from changing."""
+    status = DeviceStatus(MACS[0], release["release_id"], DeviceState.INSTALLED, None, None, None, NOW)
+
+    def work(connection):
+        connection.run("LOCK TABLE rollout_decisions IN EXCLUSIVE MODE")
+        deciding = pool.submit(advance, rollouts, release)
+        waiting = "SELECT FROM pg_locks WHERE relation = CAST('rollout_decisions' AS regclass) AND NOT granted"
+        while not connection.run(waiting):
+            assert not deciding.done(), deciding.result()
+        recorder = connect()
+        recorder.transaction(lambda other: other.run("SET lock_timeout = '10s'"))
+        assert StatusStore(recorder).record([status]).news
+        return deciding
+
+    with ThreadPoolExecutor(1) as pool:
+        deciding = connect().transaction(work)
+        assert deciding.result().step == PublishWave(1, 50, 0)
 
 
 def test_release_that_is_unknown_is_superseded(rollouts):

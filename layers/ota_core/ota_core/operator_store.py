@@ -276,7 +276,7 @@ class OperatorStore:
             rows = connection.run(
                 "SELECT id, state, coalesce(jsonb_array_length(rollout -> 'waves'), 0), waves_published, is_paused,"
                 " is_promoted, is_aborted, execution_arn, woken_from FROM releases WHERE release_id = :release_id"
-                " FOR UPDATE",
+                " FOR NO KEY UPDATE",
                 release_id=release_id,
             )
             if not rows:

@@ -198,7 +198,7 @@ def lock_owned_release(connection: Connection, release_id: str, execution: str) 
         ReleaseSuperseded: it does not own the release, or not any more.
     """
     rows = connection.run(
-        "SELECT id, execution_arn FROM releases WHERE release_id = :release_id FOR UPDATE", release_id=release_id
+        "SELECT id, execution_arn FROM releases WHERE release_id = :release_id FOR NO KEY UPDATE", release_id=release_id
     )
     if not rows or rows[0][1] != execution:
         raise ReleaseSuperseded(release_id)

@@ -104,7 +104,7 @@ def _advance(
     rows = connection.run(
         "SELECT id, execution_arn, product, version, state, rollout, waves_published, wave_published_at, is_paused,"
         " is_promoted, is_aborted, cohort_percent, target_count IS NULL, drop_members FROM releases"
-        " WHERE release_id = :release_id FOR UPDATE",
+        " WHERE release_id = :release_id FOR NO KEY UPDATE",
         release_id=release_id,
     )
     if not rows:
