@@ -6,15 +6,18 @@ import html
 import json
 import re
 from asyncio.base_events import BaseEventLoop
+from contextvars import ContextVar
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
 import yaml
 from ministack.app import main
 from ministack.core import iam_actions
-from ministack.services import apigateway_v1, cognito, iot, rds, rds_data, s3, secretsmanager
+from ministack.services import apigateway_v1, cognito, iot, rds, rds_data, s3, secretsmanager, sqs
 from ministack.services.cloudformation import provisioners
 
+_broker_publish = iot.broker_publish
 _broker_subscribe = iot.broker_subscribe
 _create_database_cluster = provisioners._rds_db_cluster_create  # noqa: SLF001
 _create_rest_api = apigateway_v1._create_rest_api  # noqa: SLF001
@@ -27,7 +30,10 @@ _get_object = s3._get_object  # noqa: SLF001
 _import_rest_api = apigateway_v1._import_rest_api  # noqa: SLF001
 _list_object_versions = s3._list_object_versions  # noqa: SLF001
 _request_tag_context = iam_actions.request_tag_context
+_send_message = sqs._act_send_message  # noqa: SLF001
 _state_machine_definition = provisioners._sfn_definition  # noqa: SLF001
+_filters: dict[str, str] = {}  # of the MQTT subscriptions
+_published_topic: ContextVar[str | None] = ContextVar("published topic", default=None)
 
 
 async def _create_server_on_loopback(
@@ -111,7 +117,76 @@ async def _subscribe_without_replay(*arguments: Any, **options: Any) -> Any:
     There they came before the CONNACK, at which every client that keeps to section 3.1.4 gives up. A SUBSCRIBE says how
     to handle retained messages, a resumption does not.
     """
-    return await _broker_subscribe(*arguments, **{"retain_handling": iot.RETAIN_HANDLING_SEND_NEVER} | options)
+    subscription: str = await _broker_subscribe(
+        *arguments, **{"retain_handling": iot.RETAIN_HANDLING_SEND_NEVER} | options
+    )
+    _filters[subscription] = iot._scoped_topic(*arguments[:3])  # noqa: SLF001
+    return subscription
+
+
+async def _unsubscribe(subscription: str) -> None:
+    """End a subscription without a look at those to other filters, of which there may be thousands."""
+    async with iot._broker_lock:  # noqa: SLF001
+        topic_filter = _filters.pop(subscription, "")
+        subscribers = iot._subscriptions.get(topic_filter, set())  # noqa: SLF001
+        subscribers -= {subscriber for subscriber in subscribers if subscriber.subscription_id == subscription}
+        if not subscribers:
+            iot._subscriptions.pop(topic_filter, None)  # noqa: SLF001
+
+
+class _Subscriptions(dict[str, set[Any]]):
+    """The MQTT broker's subscriptions by filter, of which a publication meets only those that its topic can match.
+
+    The emulator would try all of them for every message, and with thousands of devices do little else.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._wildcards: dict[str, set[Any]] = {}
+
+    def setdefault(self, topic_filter: str, default: set[Any]) -> set[Any]:
+        found = super().setdefault(topic_filter, default)
+        if "+" in topic_filter or "#" in topic_filter:
+            self._wildcards[topic_filter] = found
+        return found
+
+    def pop(self, topic_filter: str, default: Any = None) -> Any:
+        self._wildcards.pop(topic_filter, None)
+        return super().pop(topic_filter, default)
+
+    def clear(self) -> None:
+        self._wildcards.clear()
+        super().clear()
+
+    def values(self) -> Any:
+        topic = _published_topic.get()
+        if topic is None:
+            return super().values()
+        exact = {topic: self[topic]} if topic in self else {}
+        return {**self._wildcards, **exact}.values()
+
+
+async def _publish_to_those_who_may_match(account_id: str, region: str, topic: str, *rest: Any, **options: Any) -> None:
+    token = _published_topic.set(iot._scoped_topic(account_id, region, topic))  # noqa: SLF001
+    try:
+        await _broker_publish(account_id, region, topic, *rest, **options)
+    finally:
+        _published_topic.reset(token)
+
+
+def _receive_batch(queue_url: str, size: int) -> Any:
+    """Give a function batches as large as its event source mapping says, not ten messages at most."""
+    with sqs._queues_lock:  # noqa: SLF001
+        queue = sqs._get_q(queue_url)  # noqa: SLF001
+        sqs._expire_retained(queue)  # noqa: SLF001
+        sqs._dlq_sweep(queue)  # noqa: SLF001
+        return sqs._collect_msgs(queue, size, int(queue["attributes"]["VisibilityTimeout"]))  # noqa: SLF001
+
+
+def _send_message_alone(request: Any, queue_url: str) -> Any:
+    """Add to a queue's list under the lock under which other threads replace it, so that no message is lost."""
+    with sqs._queues_lock:  # noqa: SLF001
+        return _send_message(request, queue_url)
 
 
 def _token_with_groups(sub: str, pool_id: str, *arguments: Any, **options: Any) -> Any:
@@ -151,7 +226,11 @@ def _save_query(logical_id: str, _properties: Any, stack_name: str) -> Any:
 
 BaseEventLoop.create_server = _create_server_on_loopback  # type: ignore[assignment, method-assign]
 cognito._fake_token = _token_with_groups  # noqa: SLF001
+iot._parsed_iot_policy = lru_cache(maxsize=None)(iot._parsed_iot_policy.__wrapped__)  # noqa: SLF001 - once a device
+iot._subscriptions = _Subscriptions()  # noqa: SLF001
+iot.broker_publish = _publish_to_those_who_may_match
 iot.broker_subscribe = _subscribe_without_replay
+iot.broker_unsubscribe = _unsubscribe
 provisioners._RESOURCE_HANDLERS["AWS::RDS::DBCluster"]["create"] = _create_database_cluster_with_its_secret  # noqa: SLF001
 rds_data._stub_execute = _execute_statement_of_postgresql  # noqa: SLF001
 s3._get_object = _get_object_with_range  # noqa: SLF001
@@ -167,6 +246,9 @@ provisioners._RESOURCE_HANDLERS["AWS::Logs::QueryDefinition"] = {  # noqa: SLF00
     "update": lambda physical_id, *_: (physical_id, {}),
     "delete": lambda *_: None,
 }
+sqs._act_send_message = _send_message_alone  # noqa: SLF001
+sqs._HANDLERS["SendMessage"] = _send_message_alone  # noqa: SLF001
+sqs._receive_messages_for_esm = _receive_batch  # noqa: SLF001
 
 if __name__ == "__main__":
     main()
