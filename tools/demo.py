@@ -1,11 +1,13 @@
-"""Show the way of a release: sign, drop, and see devices told; then see a tampered drop rejected.
+"""Show the way of a release: sign, drop, see devices told; then waves, a release that stops itself, a tampered drop.
 
 Everything happens on this machine, in a local cloud of its own that is stopped at the end, however the end comes.
 """
 
 import base64
+import contextlib
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import shutil
 import signal
@@ -20,11 +22,16 @@ from typing import Any
 
 import requests
 from local_cloud import LocalCloud, LocalCloudError, Message, Subscriber, running
+from local_cloud.signature import Signature
 from local_cloud.simulated_device import SimulatedDevice, build_ota_device
+from ota_core.admission import release_id_of
+from ota_core.envelope import payload_of
+from ota_core.rollout import in_cohort
 from rich.console import Console
 
 PROJECT = Path(__file__).resolve().parents[1]
 MACS = ["AA:BB:CC:00:00:01", "AA:BB:CC:00:00:02"]
+LISTED, LATE, BYSTANDER = "AA:BB:CC:00:00:03", "AA:BB:CC:00:00:04", "AA:BB:CC:00:00:05"
 STAGES = {
     "ValidateSignature": "validation",
     "ValidateAgain": "validation",
@@ -48,6 +55,14 @@ TELLING = (
 WAIT_SECONDS = 90.0
 CHUNK_BYTES = 64 * 1024
 FLEET_TOPICS = ["/firmware_update", "/firmware_update/product/mxdbg"]
+WAVES = [20, 50, 100]
+ROLLOUT = {
+    "waves": [{"percent": percent, "soak": "3s"} for percent in WAVES],
+    # Here two devices prove something. However slow the machine is, none is silent.
+    "abort": {"failed_percent": 20, "silent_percent": 100, "min_devices": 2, "report_timeout": "1m"},
+}
+
+Device = Callable[[str], SimulatedDevice]
 
 console = Console(highlight=False)
 
@@ -70,7 +85,10 @@ def main() -> None:
         make_key(cloud, build)
         release(cloud, build)
         download(cloud, build)
-        update_devices(cloud, build)
+        device = make_devices(cloud, build)
+        if device is not None:
+            update_devices(cloud, build, device)
+            roll_out(cloud, build, device)
         tampered_drop(cloud, build)
         headline("Stopping everything")
     console.print(f"\n[bold green]All of it was seen, in {time.monotonic() - begun:.0f} s.[/bold green]")
@@ -144,36 +162,197 @@ def download(cloud: LocalCloud, build: Path) -> None:
     shell(cloud, build, "openssl dgst -sha256 -verify public.pem -signature downloaded.sig downloaded.bin")
 
 
-def update_devices(cloud: LocalCloud, build: Path) -> None:
-    """Let devices that run the firmware's own update code update themselves: listed, not listed, and late."""
-    listed, late, bystander = "AA:BB:CC:00:00:03", "AA:BB:CC:00:00:04", "AA:BB:CC:00:00:05"
-    headline("Devices that run the firmware's update code: one is listed, one is not, one is switched on afterwards")
+def make_devices(cloud: LocalCloud, build: Path) -> Device | None:
+    """Build the firmware's own update code for this machine.
+
+    Returns:
+        What makes a device of a MAC, running 1.0.0 and breaking at 1.3.0; None where the toolchain is missing.
+    """
+    headline("Building the firmware's update code for this machine")
     try:
         program = build_ota_device(build / "ota_device.log")
     except LocalCloudError as error:
-        console.print(f"  left out: {error}", markup=False, soft_wrap=True)
-        return
+        console.print(f"  devices are left out: {error}", markup=False, soft_wrap=True)
+        return None
 
     def device(mac: str) -> SimulatedDevice:
         return SimulatedDevice(
-            program, cloud, build, mac=mac, product="mxdbg", trusted_key=build / "public.pem", version="1.0.0"
+            program,
+            cloud,
+            build,
+            mac=mac,
+            product="mxdbg",
+            trusted_key=build / "public.pem",
+            version="1.0.0",
+            fail_self_test="1.3.0",
         )
 
-    with device(listed) as first, device(bystander) as other:
+    return device
+
+
+def update_devices(cloud: LocalCloud, build: Path, device: Device) -> None:
+    """Let devices update themselves: listed, not listed, and late.
+
+    Raises:
+        LocalCloudError: One does not run what it should.
+    """
+    headline("Devices that run it: one is listed, one is not, one is switched on afterwards")
+    with device(LISTED) as first, device(BYSTANDER) as other:
         for switched_on in (first, other):
             switched_on.wait_for_event("checked_in")
-        (build / "devices.json").write_text(json.dumps([listed, late]))
+        (build / "devices.json").write_text(json.dumps([LISTED, LATE]))
         for command in sign(cloud, build, "mxdbg.bin", "1.1.0", "For two devices", "--target devices.json"):
             shell(cloud, build, command)
-        first.wait_for_event("installed", WAIT_SECONDS)
-        with device(late) as second:
-            second.wait_for_event("installed", WAIT_SECONDS)
-            for mac, seen in ((listed, first), (late, second), (bystander, other)):
-                states = [event["state"] for event in seen.events if event["event"] == "status"]
-                said = ", ".join(dict.fromkeys(states)) or "nothing"
-                console.print(f"  {mac} runs {seen.running_version} and said: {said}", markup=False, soft_wrap=True)
+        release_id = first.wait_for_event("installed", WAIT_SECONDS)["release_id"]
+        with device(LATE) as second:
+            second.wait_for(lambda event: is_status(event, release_id, "installed"), WAIT_SECONDS)
+            for seen in (first, second, other):
+                print_device(seen, release_id)
             if (first.running_version, second.running_version, other.running_version) != ("1.1.0", "1.1.0", "1.0.0"):
                 raise LocalCloudError("A device does not run what it should.", "See above.")
+
+
+def roll_out(cloud: LocalCloud, build: Path, device: Device) -> None:
+    """Let a good release go through its waves, and a bad one stop itself after the first.
+
+    Raises:
+        LocalCloudError: A device runs, or was told, what it should not.
+    """
+    headline(f"Signing two releases for the whole fleet, in waves of {', '.join(map(str, WAVES))} %")
+    (build / "rollout.json").write_text(json.dumps(ROLLOUT))
+    drop_good, good = sign_rollout(cloud, build, "good.bin", "1.2.0", "Works")
+    time.sleep(1)  # A sequence is the second of signing.
+    drop_bad, bad = sign_rollout(cloud, build, "bad.bin", "1.3.0", "Does not pass its self-test")
+    fleet = choose_fleet(good, bad)
+    headline(f"{len(fleet)} devices are switched on, some for each wave (which one a device is in is chance)")
+    with contextlib.ExitStack() as power:
+        devices = {mac: power.enter_context(device(mac)) for mac in fleet}
+        for seen in devices.values():
+            seen.wait_for_event("checked_in", WAIT_SECONDS)
+        headline("1.2.0: each wave follows when the one before has installed it")
+        for command in drop_good:
+            shell(cloud, build, command)
+        watch(cloud, good, "published")
+        for mac, wave in fleet.items():
+            devices[mac].wait_for(lambda event: is_status(event, good, "installed"), WAIT_SECONDS)
+            print_device(devices[mac], good, f"wave {wave}: ")
+        headline("1.3.0: the first wave's devices go back to 1.2.0, and no other device ever starts it")
+        for command in drop_bad:
+            shell(cloud, build, command)
+        withdrawn = watch(cloud, bad, "withdrawn")
+        follow(cloud, "withdrawn", lambda states: "AnnounceWithdrawal" in states)
+        first = {mac for mac in fleet if in_cohort(bad, mac, WAVES[0])}
+        for mac in first:
+            devices[mac].wait_for(lambda event: is_status(event, bad, "rolled_back"), WAIT_SECONDS)
+        for mac in sorted(fleet, key=lambda mac: mac not in first):
+            print_device(devices[mac], bad, "wave 1: " if mac in first else "        ")
+        told = {mac for mac, seen in devices.items() if any(is_status(event, bad) for event in seen.events)}
+        if told != first or {seen.running_version for seen in devices.values()} != {"1.2.0"}:
+            raise LocalCloudError("A device runs, or started, what it should not.", "See above.")
+    download = f"{cloud.environment['OTA_API_URL']}/firmware/mxdbg/1.3.0"
+    answer = requests.get(download, headers={"x-api-key": cloud.environment["OTA_API_KEY"]}, timeout=30)
+    console.print(f"  a download of 1.3.0 is answered {answer.status_code} {answer.reason}", soft_wrap=True)
+    if answer.status_code != requests.codes.gone or withdrawn["waves_published"] != 1:
+        raise LocalCloudError("The release was not withdrawn after its first wave.", "See above.")
+
+
+def sign_rollout(cloud: LocalCloud, build: Path, image: str, version: str, changelog: str) -> tuple[list[str], str]:
+    """Sign a copy of the image for a rollout.
+
+    Returns:
+        The commands that drop it, and the release's id.
+    """
+    shutil.copyfile(build / "mxdbg.bin", build / image)
+    commands = sign(cloud, build, image, version, changelog, "--rollout rollout.json")
+    manifest = (build / image).with_suffix(".manifest.json")
+    return commands, release_id_of(payload_of(manifest.read_text()))
+
+
+def choose_fleet(good: str, bad: str) -> dict[str, int]:
+    """Find devices for each wave of both releases: where a device stands in a release's order is chance.
+
+    Returns:
+        By MAC, the wave of the good release that the device is in; the first waves' devices first.
+    """
+
+    def wave_of(mac: str) -> int:
+        return next(number for number, percent in enumerate(WAVES, 1) if in_cohort(good, mac, percent))
+
+    fleet = {mac: wave_of(mac) for mac in (LISTED, LATE, BYSTANDER)}
+    wanted = [(1, True), (1, False), (2, True), (2, False), (3, False)]
+    for number in itertools.count():
+        mac = f"AA:BB:CC:01:{number >> 8:02X}:{number & 255:02X}"
+        place = (wave_of(mac), in_cohort(bad, mac, WAVES[0]))
+        if place in wanted:
+            wanted.remove(place)
+            fleet[mac] = place[0]
+        if not wanted:
+            break
+    return dict(sorted(fleet.items(), key=lambda found: found[1]))
+
+
+def watch(cloud: LocalCloud, release_id: str, end: str) -> dict[str, Any]:
+    """Show each decision about a release, as the operators' API tells them, until its rollout is over.
+
+    Returns:
+        What operators see of it then.
+
+    Raises:
+        LocalCloudError: It ends otherwise, or not at all.
+    """
+    operator = requests.Session()
+    environment = cloud.environment
+    operator.auth = Signature(environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"])
+    shown = 0
+    deadline = time.monotonic() + len(WAVES) * WAIT_SECONDS
+    with console.status("waiting for the devices"):
+        while time.monotonic() < deadline:
+            answer = operator.get(f"{environment['OTA_OPERATOR_API_URL']}/releases/{release_id}", timeout=30)
+            # Before it is registered there is none.
+            release: dict[str, Any] = answer.json() if answer.ok else {"state": "unknown", "decisions": []}
+            decisions = release["decisions"][::-1]
+            for decision in decisions[shown:]:
+                print_decision(decision, since=decisions[0])
+            shown = len(decisions)
+            if release["state"] == end:
+                return release
+            if release["state"] in ("published", "withdrawn"):
+                raise LocalCloudError(f"The release is {release['state']}, not {end}.", "See above.")
+            time.sleep(0.3)
+    raise LocalCloudError(f"The release was not {end} in time.", "See above.")
+
+
+def print_decision(decision: dict[str, Any], since: dict[str, Any]) -> None:
+    """Print one decision about a rollout, and what it was made from."""
+    seconds = (_moment(decision) - _moment(since)).total_seconds()
+    numbers = decision["numbers"]
+    text = {
+        "publish": "wave {wave} goes out, to {percent:g} % of the fleet",
+        "wait": "{ended} of {expected} devices that were told have ended: {installed} installed, {failed} failed",
+        "complete": "every wave went out and was watched: {installed} installed, {failed} failed",
+        "abort": "stopped, because {why}",
+    }[decision["step"]]
+    console.print(f"  {seconds:5.0f} s  {text.format(**numbers | decision)}", markup=False, soft_wrap=True)
+
+
+def _moment(decision: dict[str, Any]) -> datetime:
+    return datetime.fromisoformat(decision["decided_at"])
+
+
+def print_device(device: SimulatedDevice, release_id: str, before: str = "") -> None:
+    """Print what a device runs, and what it said of a release."""
+    states = [event["state"] for event in device.events if is_status(event, release_id)]
+    said = ", ".join(dict.fromkeys(states)) or "nothing"
+    console.print(
+        f"  {before}{device.mac} runs {device.running_version} and said: {said}", markup=False, soft_wrap=True
+    )
+
+
+def is_status(event: dict[str, Any], release_id: str, state: str | None = None) -> bool:
+    """Say whether an event of a device is a status of a release, and of this state."""
+    return (
+        event["event"] == "status" and event["release_id"] == release_id and (state is None or event["state"] == state)
+    )
 
 
 def tampered_drop(cloud: LocalCloud, build: Path) -> None:

@@ -9,10 +9,11 @@ import requests
 import schemathesis
 import yaml
 from hypothesis import assume, settings
+from local_cloud.signature import Signature
 from schemathesis.specs.openapi import checks
 from support.drops import Drop, make_drop
 from support.esp_images import app_image
-from support.operators import Operator, Signature, eventually, hire
+from support.operators import Operator, eventually, hire
 from support.pipeline import TOPIC_PREFIX
 
 PROJECT = Path(__file__).resolve().parents[2]

@@ -9,23 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import requests
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
 from local_cloud import LocalCloud
-
-
-class Signature(requests.auth.AuthBase):
-    """Signs a request for execute-api."""
-
-    def __init__(self, access_key: str, secret_key: str) -> None:
-        self._credentials = Credentials(access_key, secret_key)
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        signed = AWSRequest(method=request.method, url=request.url, data=request.body)
-        SigV4Auth(self._credentials, "execute-api", "us-east-1").add_auth(signed)
-        request.headers.update(dict(signed.headers))
-        return request
+from local_cloud.signature import Signature
 
 
 @dataclass(frozen=True)
