@@ -39,6 +39,8 @@ lock: .venv/$(INSTALLED) ## resolve the lock files anew (add UPGRADE=--upgrade f
 	$(LOCK) $(UPGRADE) requirements/uv.in -c requirements/dev.txt -o requirements/uv.txt
 	$(LOCK) $(UPGRADE) requirements/emulator.in -o requirements/emulator.txt
 	$(LOCK) $(UPGRADE) requirements/checkov.in -o requirements/checkov.txt
+	$(LOCK) $(UPGRADE) requirements/bench.in -c requirements/dev.txt -o requirements/bench.txt
+	$(LOCK) $(UPGRADE) requirements/goosebit.in -o requirements/goosebit.txt
 	$(LOCK) $(UPGRADE) requirements/sbom.in -o requirements/sbom.txt
 	$(LOCK) $(UPGRADE) requirements/shipped.in -c requirements/dev.txt -o requirements/shipped.txt
 	$(LOCK) $(UPGRADE) layers/ota_core/requirements.in -c requirements/dev.txt -o layers/ota_core/requirements.txt
@@ -82,7 +84,7 @@ fuzz: setup ## fuzz every parser for SECONDS, one at a processor
 prove: setup ## run every suite in its long form, print what was withstood (hours)
 	@python tools/prove.py
 
-bench: setup ## measure it against floors and peers (ONLY=publish for one row)
+bench: setup .venv-bench/$(INSTALLED) .venv-goosebit/$(INSTALLED) ## measure it against floors and peers (ONLY=publish for one row)
 	@python bench/run.py $(ONLY)
 
 sbom: .venv-sbom/$(INSTALLED) .venv-shipped/$(INSTALLED) ## write build/sbom.cdx.json, the bill of materials of what is shipped

@@ -56,6 +56,7 @@ def environment(cloud: local_cloud.LocalCloud) -> dict[str, str]:
         "POWERTOOLS_METRICS_NAMESPACE": "esp32-ota/ota",
         "POWERTOOLS_TRACE_DISABLED": "1",
         "STATE_MACHINE_ARN": cloud.outputs["StateMachineArn"],
+        "BENCH_BUILD": str(STATE / "sam" / "build"),
     }
 
 

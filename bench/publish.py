@@ -20,7 +20,7 @@ from urllib.parse import quote
 import boto3
 from botocore.config import Config
 from botocore.credentials import ReadOnlyCredentials
-from harness import RUNS, Figure, median_cost, medians, quiet, report
+from harness import RUNS, Figure, median_cost, medians, report
 from lab import CONTEXT, load_handler
 from local_cloud.postgresql import issue_server_certificate
 from local_cloud.processes import free_port
@@ -58,8 +58,7 @@ def _measure(port: int, authority: Path) -> Figure:
     batches = _write_batches(topics, RUNS + 1)
 
     def ours() -> None:
-        with quiet():
-            assert handler.lambda_handler({"batch": next(batches)}, CONTEXT) == {"published": _MESSAGES}
+        assert handler.lambda_handler({"batch": next(batches)}, CONTEXT) == {"published": _MESSAGES}
 
     def floor() -> None:
         _sign_write_read(port, authority, topics, credentials)
