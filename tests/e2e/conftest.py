@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from local_cloud import LocalCloud, running
 from support.drops import key
+from support.logs import all_logs, secrets_of
 from support.pipeline import Pipeline
+from support.secrets import leaks
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -26,6 +28,9 @@ def cloud(pytestconfig: pytest.Config) -> Iterator[LocalCloud]:
 
     with running(PROJECT / ".local-test", say) as started:
         yield started
+        logs = dict(all_logs(started))
+        assert any("START RequestId" in text for text in logs.values()), "the functions' logs were not found"
+        assert leaks(logs.items(), secrets_of(started)) == [], "secrets are in the logs of this run"
 
 
 @pytest.fixture(scope="session")

@@ -18,8 +18,8 @@ _INSTALL = "firmware/host/install_dependencies.sh installs what it needs"
 _BUILD_SECONDS = 600.0
 
 
-def build_ota_device(log: Path) -> Path:
-    """Build `ota_device`; what is up to date is not built again.
+def build_ota_device(log: Path, program: str = "ota_device") -> Path:
+    """Build `ota_device`, or another program of `firmware/host`; what is up to date is not built again.
 
     Raises:
         LocalCloudError: The toolchain or a library is missing, or the sources do not build.
@@ -29,13 +29,13 @@ def build_ota_device(log: Path) -> Path:
             raise LocalCloudError(f"{tool} is not installed.", f"{_INSTALL}.")
     configure: list[str | Path] = ["cmake", "-S", PROJECT / "firmware" / "host", "-B", _BUILD, "-G", "Ninja"]
     with log.open("w") as output:
-        for command in (configure, ["ninja", "-C", str(_BUILD), "ota_device"]):
+        for command in (configure, ["ninja", "-C", str(_BUILD), program]):
             done = subprocess.run(
                 [str(part) for part in command], stdout=output, stderr=output, timeout=_BUILD_SECONDS, check=False
             )
             if done.returncode != 0:
-                raise LocalCloudError("ota_device does not build.", f"{_INSTALL}.", log)
-    return _BUILD / "ota_device"
+                raise LocalCloudError(f"{program} does not build.", f"{_INSTALL}.", log)
+    return _BUILD / program
 
 
 class SimulatedDevice:
