@@ -186,20 +186,6 @@ def test_every_function_logs_where_errors_are_counted(template, resources):
         assert "LoggingConfig" not in function["Properties"], name
 
 
-ALARMS = [
-    "PipelineFailedAlarm",
-    "DeadLettersAlarm",
-    "FunctionErrorsAlarm",
-    "StatusDeadLettersAlarm",
-    "StatusDelayAlarm",
-]
-
-
-@pytest.mark.parametrize("name", ALARMS)
-def test_alarms_ring(resources, name):
-    assert resources[name]["Properties"]["AlarmActions"] == [{"Ref": "AlertsTopic"}]
-
-
 def test_people_sign_in_to_the_console_without_a_secret_and_are_made_by_nobody_but_its_owner(resources):
     client = resources["ConsoleClient"]["Properties"]
     assert client["GenerateSecret"] is False
