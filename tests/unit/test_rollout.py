@@ -1,7 +1,7 @@
 """The arithmetic of waves and the decisions of a rollout."""
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -9,7 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ota_core.errors import DropRejected
+from ota_core.rfc3339 import parse_time
 from ota_core.rollout import (
+    MAX_DURATION,
+    MAX_WAVES,
     Abort,
     AbortCriteria,
     Complete,
@@ -20,6 +23,7 @@ from ota_core.rollout import (
     WaitUntil,
     Wave,
     Window,
+    describe_step,
     fraction,
     in_cohort,
     next_step,
@@ -93,6 +97,15 @@ def test_rollout_waits_for_its_start():
     assert watched(plan, Progress(waves_published=0, published_at=None)) == WaitUntil(
         NOW + HOUR, "the rollout starts then"
     )
+    assert watched(plan, Progress(waves_published=0, published_at=None), NOW + HOUR) == PublishWave(1, 100, 0)
+
+
+@given(st.integers(0, 10**7))
+def test_state_machine_waits_until_the_next_whole_second(microseconds):
+    moment = NOW + timedelta(microseconds=microseconds)
+    until = parse_time(describe_step(WaitUntil(moment, ""))["until"])
+    assert moment <= until < moment + timedelta(seconds=1)
+    assert until.microsecond == 0
 
 
 def test_wave_is_looked_at_ever_more_rarely():
@@ -112,6 +125,26 @@ def test_wave_without_soak_waits_for_reports_but_not_for_ever():
     assert next_step(plan, silent, NOW + HOUR) == PublishWave(2, 100, 50)
     done = Progress(waves_published=1, published_at=NOW, expected=3, reported=3, ended=3, installed=3)
     assert next_step(plan, done, NOW) == PublishWave(2, 100, 50)
+
+
+def test_each_wave_has_its_own_soak():
+    plan = Rollout((Wave(10, HOUR), Wave(50, 3 * HOUR), Wave(100)))
+    second = Progress(waves_published=2, published_at=NOW, expected=5, reported=5, ended=5, installed=5)
+    assert isinstance(next_step(plan, second, NOW + 3 * HOUR - timedelta(seconds=1)), WaitUntil)
+    assert next_step(plan, second, NOW + 3 * HOUR) == PublishWave(3, 100, 50)
+
+
+@pytest.mark.parametrize(("soak", "report_timeout"), [(2 * HOUR, HOUR), (HOUR, 2 * HOUR)])
+def test_wave_in_which_a_device_is_on_its_way_lasts_as_long_as_soak_and_timeout_both_say(soak, report_timeout):
+    plan = Rollout((Wave(50, soak), Wave(100)), AbortCriteria(report_timeout=report_timeout))
+    on_its_way = Progress(waves_published=1, published_at=NOW, expected=10, reported=10, ended=9, installed=9)
+    assert isinstance(next_step(plan, on_its_way, NOW + 2 * HOUR - timedelta(seconds=1)), WaitUntil)
+    assert next_step(plan, on_its_way, NOW + 2 * HOUR) == PublishWave(2, 100, 50)
+
+
+def test_failures_are_a_share_of_the_devices_that_ended_and_not_of_those_that_were_told():
+    early = Progress(waves_published=1, published_at=NOW, expected=1000, reported=200, ended=20, installed=18, failed=2)
+    assert isinstance(watched(THREE_WAVES, early), Abort)
 
 
 @pytest.mark.parametrize(("failed", "aborts"), [(1, False), (2, True)])
@@ -160,6 +193,14 @@ def test_paused_rollout_holds_but_still_aborts():
     assert isinstance(watched(THREE_WAVES, failing), Abort)
 
 
+@pytest.mark.parametrize("waves_published", [0, 1, 3])
+def test_operator_aborts_at_any_time(waves_published):
+    progress = Progress(
+        waves_published=waves_published, published_at=NOW if waves_published else None, is_paused=True, is_aborted=True
+    )
+    assert watched(THREE_WAVES, progress) == Abort("an operator aborted it")
+
+
 def test_promotion_ends_the_soak():
     promoted = Progress(waves_published=1, published_at=NOW, is_promoted=True)
     assert watched(THREE_WAVES, promoted) == PublishWave(2, 10, 1)
@@ -192,8 +233,8 @@ def test_every_rollout_ends_however_silent_its_devices(plan, devices_answer):
             assert step.moment > now
             now = step.moment
         else:
-            assert isinstance(step, PublishWave)
-            assert step.number == published + 1
+            earlier = plan.waves[published - 1].percent if published else 0
+            assert step == PublishWave(published + 1, plan.waves[published].percent, earlier)
             published, published_at = step.number, now
     assert published == len(plan.waves)
     assert isinstance(step, Complete)
@@ -216,6 +257,37 @@ def test_window_opens_inside_itself_within_a_day_or_two(now, opens, closes, zone
         assert abs(local.hour * 60 + local.minute - opens.hour * 60 - opens.minute) <= 60
 
 
+@pytest.mark.parametrize(
+    ("now", "opens", "closes", "opening"),
+    [
+        ("00:59", "01:00", "05:00", "01:00"),
+        ("01:00", "01:00", "05:00", "01:00"),
+        ("04:59", "01:00", "05:00", "04:59"),
+        ("05:00", "01:00", "05:00", "25:00"),
+        ("22:00", "22:00", "04:00", "22:00"),
+        ("21:59", "22:00", "04:00", "22:00"),
+    ],
+)
+def test_window_is_open_from_its_first_minute_until_before_its_last(now, opens, closes, opening):
+    def since_midnight(text):
+        hours, minutes = text.split(":")
+        return timedelta(hours=int(hours), minutes=int(minutes))
+
+    midnight = NOW.replace(hour=0)
+    window = Window(time.fromisoformat(opens), time.fromisoformat(closes), "UTC")
+    assert window.next_opening(midnight + since_midnight(now)) == midnight + since_midnight(opening)
+
+
+def test_every_wave_starts_in_the_window_but_the_end_needs_none():
+    plan = Rollout((Wave(10), Wave(50), Wave(100)), window=Window(time(1), time(5), "UTC"))
+    opening = NOW.replace(hour=1) + 24 * HOUR
+    for published in range(3):
+        progress = Progress(waves_published=published, published_at=NOW if published else None)
+        assert watched(plan, progress) == WaitUntil(opening, "the window opens then")
+        assert isinstance(watched(plan, progress, opening), PublishWave)
+    assert watched(plan, Progress(waves_published=3, published_at=NOW)) == Complete()
+
+
 def test_window_over_midnight():
     window = Window(NOW.time().replace(hour=22), NOW.time().replace(hour=4), "UTC")
     assert window.next_opening(NOW.replace(hour=23)) == NOW.replace(hour=23)
@@ -229,6 +301,11 @@ EXAMPLE = {
     "start_at": "2026-01-31T12:00:00Z",
     "window": {"from": "01:00", "to": "05:00", "timezone": "Europe/Berlin"},
 }
+
+
+def test_largest_plan_is_accepted():
+    waves = [{"percent": 100 * number / MAX_WAVES, "soak": "90d"} for number in range(1, MAX_WAVES + 1)]
+    assert parse_rollout({"waves": waves}).waves[-1] == Wave(100, MAX_DURATION)
 
 
 def test_example_is_read_and_written_back():
