@@ -2,18 +2,24 @@
 
 # ruff: noqa: ANN401 - what the emulator and asyncio take is passed on as it is
 
+import hashlib
 import html
 import json
 import re
+import tempfile
+import threading
+import types
+import zipfile
 from asyncio.base_events import BaseEventLoop
 from contextvars import ContextVar
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import yaml
 from ministack.app import main
-from ministack.core import iam_actions
+from ministack.core import iam_actions, lambda_runtime
 from ministack.services import apigateway_v1, cognito, iot, rds, rds_data, s3, secretsmanager, sqs
 from ministack.services.cloudformation import provisioners
 
@@ -224,6 +230,27 @@ def _save_query(logical_id: str, _properties: Any, stack_name: str) -> Any:
     return f"{stack_name}-{logical_id}", {}
 
 
+class _ZipFileUnpackedOnce(zipfile.ZipFile):
+    """Unpack a function's code or layer once for all its workers, which find links to it.
+
+    A cold start would take seconds else: for thousands of files of a layer, and for Python to compile them again.
+    """
+
+    _unpacking = threading.Lock()
+
+    def extractall(self, path: Any = None, members: Any = None, pwd: Any = None) -> None:
+        with open(self.filename or "", "rb") as packed:  # noqa: PTH123
+            digest = hashlib.file_digest(packed, "sha256").hexdigest()
+        unpacked = Path(tempfile.gettempdir(), f"unpacked-{digest}")
+        with self._unpacking:
+            if not unpacked.exists():
+                partial = unpacked.with_suffix(".partial")
+                super().extractall(partial, members, pwd)
+                partial.rename(unpacked)
+        for entry in unpacked.iterdir():
+            Path(path, entry.name).symlink_to(entry)
+
+
 BaseEventLoop.create_server = _create_server_on_loopback  # type: ignore[assignment, method-assign]
 cognito._fake_token = _token_with_groups  # noqa: SLF001
 iot._parsed_iot_policy = lru_cache(maxsize=None)(iot._parsed_iot_policy.__wrapped__)  # noqa: SLF001 - once a device
@@ -239,6 +266,7 @@ apigateway_v1._create_rest_api = _create_rest_api_under_its_name  # noqa: SLF001
 apigateway_v1._import_rest_api = _import_rest_api_with_gateway_responses  # noqa: SLF001
 iam_actions.extract_iam_action = _iam_action_of_retained_message
 iam_actions.extract_resource_arn = _resource_arn_with_log_stream
+lambda_runtime.zipfile = types.SimpleNamespace(**{**vars(zipfile), "ZipFile": _ZipFileUnpackedOnce})
 iam_actions.request_tag_context = _request_context_with_event_source
 provisioners._sfn_definition = _state_machine_definition_as_json  # noqa: SLF001
 provisioners._RESOURCE_HANDLERS["AWS::Logs::QueryDefinition"] = {  # noqa: SLF001
