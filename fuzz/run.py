@@ -56,7 +56,7 @@ def fuzz(name: str, language: str, program: list[str], seconds: int) -> bool:
     if not held:
         print("\n".join(run.stderr.splitlines()[-60:]), flush=True)
     if "OTA_PROOF_DIR" in os.environ:
-        prove.report("inputs", f"{name} ({language})", tried=inputs, withstood=inputs if held else inputs - 1)
+        prove.report("inputs", f"{name} ({language})", tried=inputs, withstood=inputs if held else max(inputs - 1, 0))
     return held
 
 
