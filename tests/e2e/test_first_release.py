@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import requests
 import yaml
 from local_cloud import Subscriber
 from local_cloud.devices import DeviceIdentity
@@ -116,9 +117,50 @@ def test_database_of_aurora_gives_the_main_stack_its_parameters(released, clone)
     assert written["VpcSubnetIds"].count("subnet-") == 2
 
 
-def test_device_of_the_readme_connects_and_hears_of_the_release(released, clone, cloud):
-    device = DeviceIdentity(MAC, clone / "device.cert.pem", clone / "device.key.pem")
+@pytest.fixture
+def device(released, clone, cloud):
+    """The session of the device that the commands registered."""
+    identity = DeviceIdentity(MAC, clone / "device.cert.pem", clone / "device.key.pem")
     topics = [f"{TOPIC_PREFIX}/product/thermostat"]
-    with Subscriber("127.0.0.1", cloud.emulator.mqtt_port, cloud.mqtt_ca, device, topics) as subscriber:
-        [message] = subscriber.wait_for(1, 30)
+    return Subscriber("127.0.0.1", cloud.emulator.mqtt_port, cloud.mqtt_ca, identity, topics)
+
+
+def test_device_of_the_readme_connects_and_hears_of_the_release(device):
+    with device as session:
+        [message] = session.wait_for(1, 30)
     assert message.json["version"] == "1.0.0"
+
+
+def test_stack_that_was_deleted_begins_again_with_bucket_database_and_devices(released, shell, cloud, device):
+    [begin_with_what_is_kept] = shell_blocks(PROJECT / "docs" / "operations.md", "start over")
+    stacks = cloud.client("cloudformation")
+    before = outputs_of(stacks)
+    stacks.delete_stack(StackName="ota-staging")
+    stacks.get_waiter("stack_delete_complete").wait(StackName="ota-staging", WaiterConfig={"Delay": 1})
+
+    done = shell(
+        "stack=ota-staging",
+        f"bucket={before['BucketName']}",
+        f"device_policy={before['DevicePolicyName']}",
+        begin_with_what_is_kept,
+        "sam deploy --config-env staging",
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    after = outputs_of(stacks)
+    for kept in ("BucketName", "DevicePolicyName"):
+        assert after[kept] == before[kept]
+    key = cloud.client("apigateway").get_api_key(apiKey=after["ApiKeyId"], includeValue=True)["value"]
+    image = requests.get(
+        f"{after['ApiUrl']}/firmware/thermostat/1.0.0",
+        headers={"x-api-key": key, "Accept": "application/octet-stream"},
+        timeout=30,
+    )
+    assert image.status_code == 200
+    assert image.content == app_image(version="1.0.0")
+    with device as session:
+        assert session.wait_for(1, 30)
+
+
+def outputs_of(stacks):
+    outputs = stacks.describe_stacks(StackName="ota-staging")["Stacks"][0]["Outputs"]
+    return {output["OutputKey"]: output["OutputValue"] for output in outputs}

@@ -73,8 +73,17 @@ class Drop:
 
     @property
     def release_id(self) -> str:
-        payload = base64.b64decode(json.loads(self.manifest)["payload"])
-        return hashlib.sha256(payload).hexdigest()[:32]
+        return hashlib.sha256(self._payload).hexdigest()[:32]
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What the manifest says."""
+        fields: dict[str, Any] = json.loads(self._payload)
+        return fields
+
+    @property
+    def _payload(self) -> bytes:
+        return base64.b64decode(json.loads(self.manifest)["payload"])
 
     def members(self, stem: str) -> dict[str, bytes]:
         """File names and contents."""

@@ -1,0 +1,91 @@
+"""A device registers itself at the factory, by the stack's fleet provisioning template, and is one like any other."""
+
+import json
+import queue
+import ssl
+from pathlib import Path
+
+import pytest
+from local_cloud import DeviceIdentity, Subscriber
+from paho.mqtt import client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+
+CREATE = "$aws/certificates/create/json"
+
+
+class Factory:
+    """An MQTT session with a claim; asks and waits for the answer. Use it as a context manager."""
+
+    def __init__(self, cloud, claim, folder: Path) -> None:
+        self._template = cloud.outputs["DeviceProvisioningTemplate"]
+        certificate, key = folder / "claim.pem", folder / "claim.key"
+        certificate.write_text(claim["certificatePem"])
+        key.write_text(claim["keyPair"]["PrivateKey"])
+        context = ssl.create_default_context(cafile=cloud.mqtt_ca)
+        context.load_cert_chain(certificate, key)
+        self._answers = queue.Queue()
+        self._ready = queue.Queue()
+        self._address = ("127.0.0.1", cloud.emulator.mqtt_port)
+        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="factory")
+        self._client.tls_set_context(context)
+        topics = [f"{topic}/{end}" for topic in (CREATE, self._provision) for end in ("accepted", "rejected")]
+        self._client.on_connect = lambda client, *_: client.subscribe([(topic, 1) for topic in topics])
+        self._client.on_subscribe = lambda *_: self._ready.put(None)
+        self._client.on_message = lambda _client, _data, message: self._answers.put(message)
+
+    @property
+    def _provision(self):
+        return f"$aws/provisioning-templates/{self._template}/provision/json"
+
+    def __enter__(self):
+        self._client.connect(*self._address)
+        self._client.loop_start()
+        self._ready.get(timeout=30)
+        return self
+
+    def __exit__(self, *_):
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _ask(self, topic, question):
+        self._client.publish(topic, json.dumps(question), qos=1)
+        answer = self._answers.get(timeout=30)
+        return answer.topic.removeprefix(f"{topic}/"), json.loads(answer.payload)
+
+    def register(self, mac):
+        """How the registration ended, what the answer was, and the certificate that was made for it."""
+        accepted, made = self._ask(CREATE, {})
+        assert accepted == "accepted", made
+        request = {"certificateOwnershipToken": made["certificateOwnershipToken"], "parameters": {"MAC": mac}}
+        return *self._ask(self._provision, request), made
+
+
+@pytest.fixture
+def factory(cloud, tmp_path):
+    claim = cloud.client("iot").create_provisioning_claim(templateName=cloud.outputs["DeviceProvisioningTemplate"])
+    with Factory(cloud, claim, tmp_path) as session:
+        yield session
+
+
+def test_device_that_was_registered_with_a_claim_connects_as_itself(cloud, factory, tmp_path):
+    mac = "02:FA:00:00:00:01"
+    ended, answer, made = factory.register(mac)
+    assert (ended, answer.get("thingName")) == ("accepted", mac), answer
+    device = DeviceIdentity(mac, tmp_path / "device.pem", tmp_path / "device.key")
+    device.certificate.write_text(made["certificatePem"])
+    device.key.write_text(made["privateKey"])
+    topics = [f"/firmware_update/{mac}"]
+    with Subscriber("127.0.0.1", cloud.emulator.mqtt_port, cloud.mqtt_ca, device, topics) as session:
+        cloud.client("iot-data").publish(topic=f"/firmware_update/{mac}", qos=1, payload=b"{}")
+        assert session.wait_for(1, 30)
+
+
+def test_registered_device_cannot_be_taken_over_with_a_claim(cloud, factory):
+    by_claim, by_hand = "02:FA:00:00:00:02", "02:FA:00:00:00:03"
+    assert factory.register(by_claim)[0] == "accepted"
+    cloud.device(by_hand)
+    for mac in (by_claim, by_hand):
+        before = cloud.client("iot").list_thing_principals(thingName=mac)["principals"]
+        ended, answer, _ = factory.register(mac)
+        assert ended == "rejected", answer
+        assert cloud.client("iot").list_thing_principals(thingName=mac)["principals"] == before
