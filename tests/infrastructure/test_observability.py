@@ -136,6 +136,17 @@ def test_functions_metrics_and_the_logs_have_the_stacks_namespace(template, reso
         assert [text_of(made["MetricNamespace"]) for made in properties["MetricTransformations"]] == [OWN_NAMESPACE]
 
 
+def test_metric_filters_match_what_the_functions_log(resources, project):
+    fields, messages = logged(project)
+    for name, properties in of_type(resources, "AWS::Logs::MetricFilter").items():
+        pattern = properties["FilterPattern"]
+        assert set(re.findall(r'\$\.message = "([^"]+)"', pattern)) <= messages, name
+        for made in properties["MetricTransformations"]:
+            taken = [made["MetricValue"], *(dimension["Value"] for dimension in made.get("Dimensions", []))]
+            named = re.findall(r"\$\.([\w.]+)", " ".join([pattern, *taken]))
+            assert {part for field in named for part in field.split(".")} <= fields | FIELDS_OF_OTHERS, name
+
+
 # --- the dashboard ----------------------------------------------------------------------------------------------------
 
 
