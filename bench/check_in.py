@@ -44,7 +44,7 @@ def _measure(handler, database, devices: int) -> Figure:
     release = fill_with_devices(database, devices)
     choose = random.Random(devices)  # noqa: S311 - reproducible, not secret
     macs = [mac_of(choose.randrange(devices)) for _ in range(_CHECK_INS)]
-    events = [_event(mac, release["version"]) for mac in macs]
+    events = [event_of(mac, release["version"]) for mac in macs]
 
     def ours() -> None:
         for event in events:
@@ -75,7 +75,7 @@ def _measure(handler, database, devices: int) -> Figure:
     )
 
 
-def _event(mac: str, version: str) -> dict[str, object]:
+def event_of(mac: str, version: str) -> dict[str, object]:
     event = read_event("check_for_update", "current_version")
     event["pathParameters"] = {"mac": mac}
     for name, value in (("product", PRODUCT), ("version", version)):

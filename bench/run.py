@@ -15,7 +15,7 @@ import local_cloud
 from harness import Figure, table
 from lab import PROJECT, STATE, environment
 
-ROWS = ("cold_start", "validate", "register", "resolve", "publish", "deliver", "check_in", "status")
+ROWS = ("way", "cold_start", "validate", "register", "resolve", "publish", "deliver", "check_in", "status", "peer")
 _OUTPUT = PROJECT / "build" / "bench"
 
 
@@ -26,8 +26,8 @@ def main(wanted: list[str]) -> int:
     _OUTPUT.mkdir(parents=True, exist_ok=True)
     figures: list[Figure] = []
     broken = []
-    with local_cloud.running(STATE, lambda text: print(f"bench: {text}", flush=True)) as cloud:
-        variables = environment(cloud)
+    try:
+        variables = environment(local_cloud.start(STATE, lambda text: print(f"bench: {text}", flush=True)))
         for row in wanted or ROWS:
             print(f"bench: {row}", flush=True)
             found = _run(row, variables)
@@ -35,6 +35,8 @@ def main(wanted: list[str]) -> int:
                 broken.append(row)
             else:
                 figures += found
+    finally:
+        local_cloud.stop(STATE)
     print(f"\n{_machine()}\n\n{table(figures)}")
     if broken:
         print(f"\nNot measured, because the benchmark broke: {', '.join(broken)}")

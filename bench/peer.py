@@ -1,0 +1,165 @@
+"""Beside gooseBit, a hawkBit-compatible update server: polls and downloaded bytes per CPU-second, process by process.
+
+Ours runs under the Runtime Interface Emulator; its CPU and the emulator's count, as gooseBit's own HTTP server does.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import random
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+from check_in import event_of as check_in_event
+from cold_start import Runtime, built
+from deliver import chunk_event
+from harness import Figure, report
+from lab import IMAGE_BYTES, PROJECT, connect_database, fill_with_devices, insert_image, mac_of
+from local_cloud.processes import free_port
+
+_DEVICES = 100_000
+_POLLS = 300
+_DOWNLOADS = 10
+_CHUNKS = IMAGE_BYTES // (64 * 1024)
+
+
+def main() -> None:
+    image = os.urandom(IMAGE_BYTES)
+    polls, rate = _ours(image)
+    peer_polls, peer_rate = _goosebits(image)
+    report(
+        Figure(
+            row="peer: polls",
+            what=f"per CPU-second, {_DEVICES:,} devices",
+            ours=polls,
+            goal="≥ 5 × gooseBit",
+            is_met=polls >= 5 * peer_polls,
+            peer=f"gooseBit {peer_polls:,.0f}; ours is {polls / peer_polls:.1f} ×",
+        ),
+        Figure(
+            row="peer: downloads",
+            what="MB per CPU-second, ours in chunks of 64 KiB, gooseBit whole",
+            ours=rate / 1e6,
+            goal="≥ 2 × gooseBit",
+            is_met=rate >= 2 * peer_rate,
+            peer=f"gooseBit {peer_rate / 1e6:,.0f}; ours is {rate / peer_rate:.1f} ×",
+        ),
+    )
+
+
+def _ours(image: bytes) -> tuple[float, float]:
+    database = connect_database()
+    latest = fill_with_devices(database, _DEVICES)
+    events = [check_in_event(mac_of(number), latest["version"]) for number in _some_devices()]
+    with Runtime(*built("CheckForUpdate")) as runtime:
+
+        def poll() -> None:
+            for event in events:
+                runtime.invoke(event)
+
+        polls = _POLLS / _cpu_seconds(runtime.pid, poll)
+    version = insert_image(database, image)["version"]
+    chunks = [chunk_event(version, number) for number in range(_CHUNKS)]
+    with Runtime(*built("DeliverFirmware")) as runtime:
+
+        def download() -> None:
+            for _ in range(_DOWNLOADS):
+                for chunk in chunks:
+                    runtime.invoke(chunk)
+
+        rate = _DOWNLOADS * _CHUNKS * 64 * 1024 / _cpu_seconds(runtime.pid, download)
+    return polls, rate
+
+
+def _goosebits(image: bytes) -> tuple[float, float]:
+    database = connect_database()
+    database.run("DROP SCHEMA IF EXISTS goosebit CASCADE")
+    database.run("CREATE SCHEMA goosebit")
+    database.run("ALTER ROLE ota SET search_path = goosebit")
+    with tempfile.TemporaryDirectory() as folder:
+        ca, file = Path(folder) / "ca.pem", Path(folder) / "image.bin"
+        ca.write_text(os.environ["DATABASE_CA_PEM"])
+        file.write_bytes(image)
+        port = free_port()
+        uri = os.environ["DATABASE_URL"].partition("?")[0].replace("postgresql://", "postgres://")
+        server = subprocess.Popen(
+            [
+                PROJECT / ".venv-goosebit" / "bin" / "python",
+                Path(__file__).with_name("goosebit_server.py"),
+                *(str(port), str(_DEVICES), file),
+            ],
+            env=os.environ
+            | {"GOOSEBIT_DB_URI": uri, "GOOSEBIT_DB_SSL_CRT": str(ca)}
+            | {"GOOSEBIT_ARTIFACTS_DIR": folder},
+            cwd=folder,
+        )
+        try:
+            connection = _connect(port, server)
+            # Up to date, as ours are.
+            paths = [f"/DEFAULT/controller/v1/device-{number // 2 * 2}" for number in _some_devices()]
+
+            def poll() -> None:
+                for path in paths:
+                    _get(connection, path)
+
+            polls = _POLLS / _cpu_seconds(server.pid, poll)
+
+            def download() -> None:
+                for _ in range(_DOWNLOADS):
+                    assert len(_get(connection, "/DEFAULT/controller/v1/device-1/download")) == len(image)
+
+            return polls, _DOWNLOADS * len(image) / _cpu_seconds(server.pid, download)
+        finally:
+            server.terminate()
+            server.wait()
+            database.run("ALTER ROLE ota RESET search_path")
+
+
+def _some_devices() -> list[int]:
+    choose = random.Random(1)  # noqa: S311 - reproducible, not secret
+    return [choose.randrange(_DEVICES) for _ in range(_POLLS)]
+
+
+def _connect(port: int, server: subprocess.Popen[bytes]) -> http.client.HTTPConnection:
+    deadline = time.monotonic() + 120
+    while True:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        try:
+            connection.connect()
+        except ConnectionError:
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+        else:
+            return connection
+
+
+def _get(connection: http.client.HTTPConnection, path: str) -> bytes:
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    content = answer.read()
+    assert answer.status == 200, content
+    return content
+
+
+def _cpu_seconds(pid: int, work: Callable[[], None]) -> float:
+    """CPU that a process and its children spend on the second of two runs."""
+    work()
+    before = _cpu(pid)
+    work()
+    return _cpu(pid) - before
+
+
+def _cpu(pid: int) -> float:
+    process = psutil.Process(pid)
+    times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
+    return sum(time.user + time.system for time in times)
+
+
+if __name__ == "__main__":
+    main()
