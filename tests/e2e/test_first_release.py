@@ -161,6 +161,45 @@ def test_stack_that_was_deleted_begins_again_with_bucket_database_and_devices(re
         assert session.wait_for(1, 30)
 
 
+def run_in(folder, commands, environment):
+    """Run a block of commands on an image, outside the clone."""
+    (folder / "build").mkdir()
+    for image in (folder / "app.bin", folder / "build" / "app.bin"):
+        image.write_bytes(app_image(version="1.4.0"))
+    done = subprocess.run(
+        ["sh", "-e", "-c", commands],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def test_signing_tool_does_what_the_readme_says(cloud, tmp_path):
+    [commands] = shell_blocks(PROJECT / "README.md", "sign")
+    said = run_in(tmp_path, commands, {"PATH": cloud.environment["PATH"]})
+    assert "Good: " in said
+    assert '"version": "1.4.0"' in said
+
+
+def test_local_cloud_takes_the_release_of_the_readme(cloud, tmp_path):
+    [commands] = shell_blocks(PROJECT / "README.md", "try it")
+    # It runs already, and how it is started is tested elsewhere.
+    (tmp_path / "make").write_text("#!/bin/sh\n")
+    (tmp_path / "make").chmod(0o755)
+    (tmp_path / ".local").symlink_to(cloud.state)
+    run_in(tmp_path, commands, {"PATH": f"{tmp_path}{os.pathsep}{cloud.environment['PATH']}"})
+    s3 = cloud.client("s3")
+    status = {"Bucket": cloud.bucket, "Key": "status/demo/app.json"}
+    s3.get_waiter("object_exists").wait(**status, WaiterConfig={"Delay": 1, "MaxAttempts": 120})
+    assert json.load(s3.get_object(**status)["Body"])["state"] == "published"
+
+
 def outputs_of(stacks):
     outputs = stacks.describe_stacks(StackName="ota-staging")["Stacks"][0]["Outputs"]
     return {output["OutputKey"]: output["OutputValue"] for output in outputs}
