@@ -174,11 +174,11 @@ class Pipeline:
 
     def heard(self, release_id: str) -> list[Message]:
         """Everything that was published for a release until now, on whatever topic."""
-        return [message for message in self._heard_so_far() if message.json.get("release_id") == release_id]
+        return [message for message in self._heard_so_far() if _fields(message).get("release_id") == release_id]
 
     def heard_of_product(self, product: str) -> list[Message]:
         """Everything that was published for a product until now, on whatever topic."""
-        return [message for message in self._heard_so_far() if message.json.get("product") == product]
+        return [message for message in self._heard_so_far() if _fields(message).get("product") == product]
 
     def _heard_so_far(self) -> list[Message]:
         # A broker keeps the order of what it delivers to one client: when this one is there, the others were.
@@ -260,6 +260,15 @@ class Pipeline:
         stack = self.cloud.client("cloudformation")
         detail = stack.describe_stack_resource(StackName="ota", LogicalResourceId=logical_id)["StackResourceDetail"]
         return detail["PhysicalResourceId"]
+
+
+def _fields(message: Message) -> dict[str, Any]:
+    """What a message says: nothing where it is no JSON object, as an attacker's may be none."""
+    try:
+        said = message.json
+    except (ValueError, RecursionError):
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 class _Mailbox:

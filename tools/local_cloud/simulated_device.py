@@ -106,8 +106,8 @@ class SimulatedDevice:
                 (str(event["running_version"]) for event in reversed(self.events) if "running_version" in event), ""
             )
 
-    def wait_for(self, what: Callable[[dict[str, Any]], bool], seconds: float) -> dict[str, Any]:
-        """Wait for an event, or give the one that was there already.
+    def wait_for(self, what: Callable[[dict[str, Any]], bool], seconds: float, *, since: int = 0) -> dict[str, Any]:
+        """Wait for an event, or give the one that was there already; the first `since` events do not count.
 
         Raises:
             LocalCloudError: It did not come.
@@ -115,7 +115,7 @@ class SimulatedDevice:
         deadline = time.monotonic() + seconds
         with self._changed:
             while True:
-                found = next((event for event in self.events if what(event)), None)
+                found = next((event for event in self.events[since:] if what(event)), None)
                 if found is not None:
                     return found
                 left = deadline - time.monotonic()
