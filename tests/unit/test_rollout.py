@@ -186,6 +186,15 @@ def test_devices_that_may_be_made_up_abort_nothing():
     assert not isinstance(watched(THREE_WAVES, progress, NOW + HOUR / 2), Abort)
 
 
+@pytest.mark.parametrize(
+    ("proven", "ended", "aborts"), [(19, 0, False), (20, 9, True), (20, 10, False), (40, 19, True)]
+)
+def test_devices_that_may_be_made_up_neither_prove_nor_hide_silence(proven, ended, aborts):
+    answers = {"reported": ended, "ended": ended, "installed": ended}
+    progress = Progress(waves_published=1, published_at=NOW, expected=4000, proven=proven, **answers)
+    assert isinstance(watched(THREE_WAVES, progress, NOW + HOUR / 2), Abort) == aborts
+
+
 def test_paused_rollout_holds_but_still_aborts():
     paused = Progress(waves_published=1, published_at=NOW, is_paused=True)
     assert watched(THREE_WAVES, paused, NOW + 5 * HOUR) == Hold()
