@@ -118,7 +118,7 @@ def _broken_rules(connection: Connection) -> list[Violation]:
     found += [
         Violation("product_has_a_higher_version", product)
         for product, latest, released in products
-        if any(versions.is_lower(latest, version) for version in released)
+        if latest is None or any(versions.is_lower(latest, version) for version in released)
     ]
     return found
 
