@@ -29,12 +29,19 @@ if TYPE_CHECKING:
 
 # A device that was not seen for so long is no part of the fleet that a wave is expected to reach.
 FLEET_MEMORY_DAYS = 30
-_COUNT = (
-    "SELECT count(*), count(*) FILTER (WHERE {proven}), count(device_states.mac),"
-    " count(*) FILTER (WHERE device_states.state = ANY(:ended))"
-    " FROM {told} AS told LEFT JOIN device_states ON device_states.release = :release AND device_states.mac = told.mac"
-    " WHERE {reached} AND in_cohort(:release_id, told.mac, :percent)"
-)
+# One statement, which sees one moment: statuses come in all the time.
+_COUNT = """
+SELECT * FROM (
+    SELECT count(*), count(*) FILTER (WHERE {proven}), count(device_states.mac),
+        count(*) FILTER (WHERE device_states.state = ANY(:ended))
+    FROM {told} AS told LEFT JOIN device_states ON device_states.release = :release AND device_states.mac = told.mac
+    WHERE {reached} AND in_cohort(:release_id, told.mac, :percent)
+) AS of_the_reached, (
+    SELECT count(*) FILTER (WHERE state = :installed), count(*) FILTER (WHERE state = ANY(:failing)
+        AND NOT (state = :rejected AND coalesce(reason, '') = ANY(:not_needed)))
+    FROM device_states WHERE release = :release
+) AS of_all
+"""
 # Anybody with the API key may check in for any MAC; a status takes the device's certificate.
 _COUNT_IN_FLEET = _COUNT.format(
     told="devices",
@@ -172,23 +179,17 @@ def _record_wave(connection: Connection, release: int, rollout: Rollout | None, 
 def _counts(
     connection: Connection, release: int, release_id: str, product: str, percent: float, is_for_whole_fleet: bool
 ) -> dict[str, int]:
-    [(expected, proven, reported, ended)] = connection.run(
+    [(expected, proven, reported, ended, installed, failed)] = connection.run(
         _COUNT_IN_FLEET if is_for_whole_fleet else _COUNT_IN_LIST,
         product=product,
         release=release,
         release_id=release_id,
         percent=percent,
         ended=_ENDED,
-    )
-    [(installed, failed)] = connection.run(
-        "SELECT count(*) FILTER (WHERE state = :installed), count(*) FILTER (WHERE state = ANY(:failing)"
-        " AND NOT (state = :rejected AND coalesce(reason, '') = ANY(:not_needed)))"
-        " FROM device_states WHERE release = :release",
         installed=DeviceState.INSTALLED.value,
         failing=[state.value for state in FAILING],
         rejected=DeviceState.REJECTED.value,
         not_needed=list(NOT_NEEDED),
-        release=release,
     )
     return {
         "expected": expected,
