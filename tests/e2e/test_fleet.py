@@ -1,5 +1,6 @@
 """Releases to a fleet of 2,000 devices: real MQTT sessions, real statuses, the deployed pipeline."""
 
+import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,8 +17,8 @@ SIZE = 2000
 FIRST_DEVICE = 0xF00000
 
 
-def rollout(*percents, soak="4s", report_timeout="64s", **abort):
-    """A plan whose waves are looked at after 4 seconds, and wait a minute for devices that have not ended."""
+def rollout(*percents, soak="6s", report_timeout="96s", **abort):
+    """A plan whose waves are looked at after 6 seconds, and wait for statuses that the queue has to repeat (60 s)."""
     return {
         "waves": [{"percent": percent, "soak": soak} for percent in percents[:-1]] + [{"percent": percents[-1]}],
         # Nobody is silent here but for the machine's sake.
@@ -99,6 +100,14 @@ def cohort(fleet, release_id, percent):
     return {mac for mac in fleet.devices if in_cohort(release_id, mac, percent)}
 
 
+def notified(pipeline, release_id):
+    """What the fleet was told, by topic: percentages in their order. QoS 1 may deliver one twice."""
+    told: dict[str, list[float]] = {}
+    for message in pipeline.heard(release_id):
+        told.setdefault(message.topic, []).append(message.json.get("cohort", {"percent": 100})["percent"])
+    return {topic: [percent for percent, _ in itertools.groupby(percents)] for topic, percents in told.items()}
+
+
 def assert_waves_reached_their_cohorts(fleet, release_id, percents):
     """Every device started with the first wave that it is in, and only devices of these waves did."""
     expected = {
@@ -113,6 +122,8 @@ def assert_every_wave_was_decided_once_from_its_own_devices(fleet, pipeline, rel
     made = decisions(pipeline, release_id)
     published = [decision for decision in made if decision["step"] == "publish"]
     assert [(decision["wave"], decision["percent"]) for decision in published] == list(enumerate(percents, 1))
+    # Of one moment, however many statuses come in.
+    assert all(of["ended"] == of["installed"] + of["failed"] for of in (decision["numbers"] for decision in made))
     ends = [decision["numbers"] for decision in [*published[1:], made[-1]]]
     for percent, numbers in zip(percents, ends, strict=True):
         reached = len(cohort(fleet, release_id, percent))
@@ -211,3 +222,36 @@ def test_release_that_fails_on_eight_percent_stops_in_the_wave_that_shows_it(clo
         "installed": len(second_wave - failing),
         "rolled_back": len(second_wave & failing),
     }
+
+
+def test_rollout_survives_redeployment_restart_of_the_database_and_messages_twice_and_late(
+    cloud, pipeline, fleet, first_release
+):
+    percents = [10, 50, 100]
+    version = fleet.next_version()
+    drop = make_drop(product=fleet.product, version=version, rollout=rollout(*percents, report_timeout="256s"))
+    first_wave = cohort(fleet, drop.release_id, 10)
+    # These keep the first wave open until they are let go.
+    slow = sorted(first_wave)[:3]
+    fleet.behave(fleet.devices, ("downloading", "rebooting", "installed", "installed", "verifying"))
+    fleet.behave(slow, ("downloading",))
+
+    uploads = pipeline.drop(f"{fleet.product}/{version}", drop)
+    wait_until_recorded(pipeline, fleet, drop.release_id, (len(first_wave) - len(slow)) * 4 + len(slow))
+    pipeline.redeploy(version)
+    assert release(pipeline, drop.release_id)["waves_published"] == 1
+
+    with pipeline.decisions_held() as is_decision_held:
+        fleet.report(slow, drop.release_id, version, "rebooting", "installed", "installed", "verifying")
+        wait_until_recorded(pipeline, fleet, drop.release_id, len(first_wave) * 4)
+        fleet.wait_until(is_decision_held)
+        pipeline.restart_database()
+    executions = pipeline.settle(uploads, seconds=500)
+    assert {execution.status for execution in executions} == {"SUCCEEDED"}
+
+    wait_until_recorded(pipeline, fleet, drop.release_id, len(fleet.devices) * 4)
+    assert states(pipeline, drop.release_id) == {"installed": len(fleet.devices)}
+    assert_waves_reached_their_cohorts(fleet, drop.release_id, percents)
+    assert_every_wave_was_decided_once_from_its_own_devices(fleet, pipeline, drop.release_id, percents)
+    of_product = f"{TOPIC_PREFIX}/product/{fleet.product}"
+    assert notified(pipeline, drop.release_id) == {TOPIC_PREFIX: percents, of_product: percents}

@@ -16,7 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
+import yaml
 from local_cloud import LocalCloud, Message
+from local_cloud.stack import ARTIFACTS_BUCKET
 
 from .drops import Drop, Key
 
@@ -70,13 +72,13 @@ class Pipeline:
 
     def __enter__(self) -> Self:
         self._database = self.cloud.connect_database()
-        self._stack.callback(self._database.close)
         self._mail = self._stack.enter_context(_Mailbox(self.cloud))
         self._listener = self._stack.enter_context(_listener(self.cloud))
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+        self._database.close()
 
     def trust(self, key: Key) -> None:
         self.cloud.trust(key.public_pem.encode())
@@ -247,6 +249,42 @@ class Pipeline:
             yield
         finally:
             machine.update_state_machine(stateMachineArn=arn, definition=definition)
+
+    def redeploy(self, generation: str) -> None:
+        """Update every function through CloudFormation, by a variable in its environment."""
+        stack = self.cloud.client("cloudformation")
+        [deployed] = stack.describe_stacks(StackName="ota")["Stacks"]
+        template = yaml.safe_load(stack.get_template(StackName="ota", TemplateStage="Original")["TemplateBody"])
+        template["Globals"]["Function"]["Environment"]["Variables"]["GENERATION"] = generation
+        # Larger than what UpdateStack takes by itself.
+        self.s3.put_object(Bucket=ARTIFACTS_BUCKET, Key="redeployed.json", Body=json.dumps(template))
+        stack.update_stack(
+            StackName="ota",
+            TemplateURL=f"{self.cloud.endpoint}/{ARTIFACTS_BUCKET}/redeployed.json",
+            Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
+            Parameters=[
+                {"ParameterKey": parameter["ParameterKey"], "UsePreviousValue": True}
+                for parameter in deployed["Parameters"]
+            ],
+            Tags=deployed["Tags"],
+        )
+        stack.get_waiter("stack_update_complete").wait(StackName="ota", WaiterConfig={"Delay": 1, "MaxAttempts": 600})
+        functions = self.cloud.client("lambda").get_paginator("list_functions").paginate().search("Functions[]")
+        assert {function["Environment"]["Variables"]["GENERATION"] for function in functions} == {generation}
+
+    def restart_database(self) -> None:
+        """Restart PostgreSQL under everybody who is connected."""
+        self.cloud.restart_database()
+        self._database = self.cloud.connect_database()
+
+    @contextlib.contextmanager
+    def decisions_held(self) -> Iterator[Callable[[], bool]]:
+        """Hold a rollout's next decision before its commit; gives the question whether one is held."""
+        with contextlib.closing(self.cloud.connect_database()) as holder:
+            holder.run("BEGIN")
+            holder.run("LOCK TABLE rollout_decisions IN EXCLUSIVE MODE")
+            waiting = "SELECT FROM pg_locks WHERE relation = CAST('rollout_decisions' AS regclass) AND NOT granted"
+            yield lambda: bool(self.rows(waiting))
 
     def role_of(self, logical_id: str) -> str:
         """The name of a function's role."""

@@ -30,7 +30,7 @@ from mypy_boto3_ssm import SSMClient
 from .devices import DeviceIdentity, Subscriber
 from .emulator import Emulator, start_emulator, stop_emulator
 from .errors import LocalCloudError
-from .postgresql import Database, remove_cluster, start_postgresql, stop_postgresql
+from .postgresql import Database, remove_cluster, restart_postgresql, start_postgresql, stop_postgresql
 from .processes import ServerProcess, clean_environment, stop_strays
 from .stack import (
     API_ID,
@@ -113,6 +113,19 @@ class LocalCloud:
     def connect_database(self) -> pg8000.native.Connection:
         """Open a connection to the pipeline's database, as the role that the pipeline uses."""
         return self.database.connect()
+
+    def restart_database(self) -> None:
+        """Restart PostgreSQL, as a maintenance does: every session ends, and for a moment there is no server.
+
+        Raises:
+            LocalCloudError: It does not run, or does not start again.
+        """
+        record = _record(self.state, "postgresql")
+        process = ServerProcess.load(record)
+        if process is None:
+            raise LocalCloudError("PostgreSQL does not run.", "Start the local cloud.")
+        log = self.state / "logs" / "postgresql.log"
+        restart_postgresql(process, self.state / "postgresql", self.database, log, record)
 
     def trust(self, public_key_pem: bytes) -> str:
         """Let the stack trust a key.

@@ -133,18 +133,36 @@ def start_postgresql(home: Path, ca_file: Path, log: Path, record: Path) -> Data
 
     for _ in range(_PORT_TRIES):  # somebody may take a free port before we do
         admin = Database("127.0.0.1", free_port(), _ADMINISTRATOR, _ADMINISTRATOR, administrator, ca_file)
-        process = ServerProcess.start(
-            [programs / "postgres", "-D", cluster, "-p", str(admin.port)],
-            environment=clean_environment(),
-            folder=home,
-            log=log,
-            record=record,
-            uid=uid,
-        )
+        process = _serve(programs, home, admin.port, log, record, uid)
         if _answers(process, admin):
             return _create_database(admin)
         stop_postgresql(process)
     raise LocalCloudError("PostgreSQL did not start.", "Its log says why.", log)
+
+
+def restart_postgresql(process: ServerProcess, home: Path, database: Database, log: Path, record: Path) -> None:
+    """Stop the server and serve the same cluster again, at the same port.
+
+    Raises:
+        LocalCloudError: It does not start.
+    """
+    program = process.program()
+    stop_postgresql(process)
+    home = home.resolve()
+    uid = None if os.geteuid() else home.stat().st_uid
+    if not _answers(_serve(program.parent, home, database.port, log, record, uid), database):
+        raise LocalCloudError("PostgreSQL did not start again.", "Its log says why.", log)
+
+
+def _serve(programs: Path, home: Path, port: int, log: Path, record: Path, uid: int | None) -> ServerProcess:
+    return ServerProcess.start(
+        [programs / "postgres", "-D", home / "data", "-p", str(port)],
+        environment=clean_environment(),
+        folder=home,
+        log=log,
+        record=record,
+        uid=uid,
+    )
 
 
 def stop_postgresql(process: ServerProcess) -> None:

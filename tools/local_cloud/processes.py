@@ -90,6 +90,14 @@ class ServerProcess:
         """Say whether it still runs."""
         return self._find() is not None
 
+    def program(self) -> Path:
+        """Name the file that it runs.
+
+        Raises:
+            psutil.NoSuchProcess: It has ended.
+        """
+        return Path(psutil.Process(self.pid).cmdline()[0])
+
     def wait(self, seconds: float) -> int | None:
         """Wait for its end; only for the process that started it.
 
