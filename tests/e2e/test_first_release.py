@@ -161,6 +161,18 @@ def test_stack_that_was_deleted_begins_again_with_bucket_database_and_devices(re
         assert session.wait_for(1, 30)
 
 
+def test_database_outlives_its_stack(released, cloud):
+    stacks, databases = cloud.client("cloudformation"), cloud.client("rds")
+    [before] = databases.describe_db_clusters()["DBClusters"]
+    stacks.delete_stack(StackName="ota-database")
+    stacks.get_waiter("stack_delete_complete").wait(StackName="ota-database", WaiterConfig={"Delay": 1})
+    [after] = databases.describe_db_clusters()["DBClusters"]
+    assert after["DBClusterArn"] == before["DBClusterArn"]
+    assert len(databases.describe_db_instances()["DBInstances"]) == 1
+    groups = [group["VpcSecurityGroupId"] for group in after["VpcSecurityGroups"]]
+    assert cloud.client("ec2").describe_security_groups(GroupIds=groups)["SecurityGroups"]
+
+
 def run_in(folder, commands, environment):
     """Run a block of commands on an image, outside the clone."""
     (folder / "build").mkdir()
