@@ -249,11 +249,27 @@ def roll_out(cloud: LocalCloud, build: Path, device: Device) -> None:
         told = {mac for mac, seen in devices.items() if any(is_status(event, bad) for event in seen.events)}
         if told != first or {seen.running_version for seen in devices.values()} != {"1.2.0"}:
             raise LocalCloudError("A device runs, or started, what it should not.", "See above.")
-    download = f"{cloud.environment['OTA_API_URL']}/firmware/mxdbg/1.3.0"
-    answer = requests.get(download, headers={"x-api-key": cloud.environment["OTA_API_KEY"]}, timeout=30)
-    console.print(f"  a download of 1.3.0 is answered {answer.status_code} {answer.reason}", soft_wrap=True)
-    if answer.status_code != requests.codes.gone or withdrawn["waves_published"] != 1:
+    if withdrawn["waves_published"] != 1:
         raise LocalCloudError("The release was not withdrawn after its first wave.", "See above.")
+    refuse_download(cloud, "1.3.0")
+
+
+def refuse_download(cloud: LocalCloud, version: str) -> None:
+    """See that a withdrawn version cannot be downloaded any more.
+
+    Raises:
+        LocalCloudError: It still can.
+    """
+    url = f"{cloud.environment['OTA_API_URL']}/firmware/mxdbg/{version}"
+    deadline = time.monotonic() + WAIT_SECONDS
+    with console.status("waiting for the download API, which remembers for 15 s what it looked up"):
+        while time.monotonic() < deadline:
+            answer = requests.head(url, headers={"x-api-key": cloud.environment["OTA_API_KEY"]}, timeout=30)
+            if answer.status_code == requests.codes.gone:
+                console.print(f"  a download of {version} is answered {answer.status_code}", soft_wrap=True)
+                return
+            time.sleep(0.5)
+    raise LocalCloudError(f"A download of {version} is answered {answer.status_code}, not 410.", "See above.")
 
 
 def sign_rollout(cloud: LocalCloud, build: Path, image: str, version: str, changelog: str) -> tuple[list[str], str]:
