@@ -132,10 +132,11 @@ def test_release_without_a_rollout_is_described(store, release):
     assert (described["waves"], described["expected"], described["rollout"]) == ([], None, None)
 
 
-@pytest.mark.parametrize("call", ["describe_release", "list_devices", "act"])
+@pytest.mark.parametrize("call", ["describe_release", "describe_timeline", "list_devices", "act"])
 def test_release_that_is_not_there_is_unknown(store, act, call):
     calls = {
         "describe_release": lambda: store.describe_release("0" * 32),
+        "describe_timeline": lambda: store.describe_timeline("0" * 32),
         "list_devices": lambda: store.list_devices("0" * 32, state="failed", after=None, limit=1),
         "act": lambda: act("0" * 32, "abort"),
     }
@@ -162,6 +163,80 @@ def test_failing_devices_are_listed_with_their_reasons_in_pages(store, database,
     ]
     assert len(store.list_devices(release_id, state=None, after=None, limit=50)["devices"]) == 7
     assert len(store.list_devices(release_id, state="rejected", after=None, limit=50)["devices"]) == 1
+
+
+def test_reasons_of_failing_devices_are_counted(store, database, release):
+    release_id = release()
+    assert store.describe_release(release_id)["failing"] == {"count": 0, "reasons": []}
+    said = ["timeout", "timeout", "battery", "version_not_newer"]
+    for number, reason in enumerate(said):
+        report(database, release_id, f"06:12:00:00:00:{number:02X}", "rejected", reason=reason)
+    report(database, release_id, "06:12:00:00:00:10", "failed")
+    assert store.describe_release(release_id)["failing"] == {
+        "count": 4,
+        "reasons": [
+            {"state": "rejected", "reason": "timeout", "count": 2},
+            {"state": "failed", "reason": None, "count": 1},
+            {"state": "rejected", "reason": "battery", "count": 1},
+        ],
+    }
+
+
+def test_release_is_for_the_devices_of_its_product_that_were_seen_or_for_those_that_it_names(store, database, release):
+    release_id = release()
+    # Who reports is seen, and BEGIN is long ago.
+    report(database, release_id, "06:13:00:00:00:01")
+    assert store.describe_release(release_id)["population"] == 0
+    late = (datetime.now(UTC) - BEGIN).total_seconds()
+    for number in range(3):
+        report(database, release_id, f"06:13:00:00:00:{number:02X}", second=late)
+    assert store.describe_release(release_id)["population"] == 3
+    assert store.describe_release(release(target_count=7))["population"] == 7
+
+
+def test_timeline_counts_each_device_in_the_highest_state_that_it_had_reported(store, database, release):
+    release_id = release()
+    first, second = "06:14:00:00:00:01", "06:14:00:00:00:02"
+    for mac, state, at in [
+        (first, "downloading", 0),
+        (second, "downloading", 30),
+        (first, "failed", 60),
+        (first, "verifying", 90),  # late: it had failed before
+        (second, "installed", 120),
+        (first, "installed", 120),
+    ]:
+        report(database, release_id, mac, state, second=at)
+    points = store.describe_timeline(release_id)["points"]
+    shown = [
+        (point["at"][11:19], {state: count for state, count in point["devices"].items() if count}) for point in points
+    ]
+    assert shown == [
+        ("00:00:00", {"downloading": 1}),
+        ("00:00:30", {"downloading": 2}),
+        ("00:01:00", {"downloading": 1, "failed": 1}),
+        ("00:02:00", {"installed": 2}),
+    ]
+    assert set(points[0]["devices"]) == set(DeviceState)
+
+
+def test_timeline_has_few_points_however_many_reports_there_are(store, database, release):
+    release_id = release()
+    for number in range(200):
+        report(database, release_id, f"06:15:00:00:00:{number:02X}", second=number * 7)
+    points = store.describe_timeline(release_id)["points"]
+    assert len(points) == 61
+    assert points[-1]["devices"]["installed"] == 200
+    installed = [point["devices"]["installed"] for point in points]
+    assert installed == sorted(installed)
+    assert store.describe_timeline(release())["points"] == []
+
+
+def test_timeline_of_a_single_moment_has_one_point(store, database, release):
+    release_id = release()
+    report(database, release_id, "06:16:00:00:00:01")
+    report(database, release_id, "06:16:00:00:00:02")
+    [point] = store.describe_timeline(release_id)["points"]
+    assert point["devices"]["installed"] == 2
 
 
 def test_device_is_described_with_its_history_newest_first_in_pages(store, database, release):

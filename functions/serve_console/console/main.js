@@ -23,6 +23,7 @@ let view; // {title, element, load(signal) → whether something is under way}
 let reading; // the AbortController of the present reading
 let timer;
 let failures = 0;
+let isAboutReading = false; // what the notice says is over when a reading succeeds
 let isFirst = true; // nothing was shown yet, so the browser's own focus is right
 
 async function begin() {
@@ -71,7 +72,7 @@ function show() {
     if (path.startsWith(link.hash)) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  view = make(groups, new URLSearchParams(query), { who, read, announce });
+  view = make(groups, new URLSearchParams(query), { who, read, did });
   failures = 0;
   update(by("main"), view.element);
   return read(true);
@@ -100,7 +101,7 @@ async function read(isNew = false) {
     const isUnderWay = await view.load(mine.signal);
     if (mine.signal.aborted) return;
     failures = 0;
-    notify();
+    if (isAboutReading) notify();
     by("updated").textContent = `Updated ${CLOCK.format(new Date())}`;
     again(isUnderWay ? SOON_SECONDS : LATER_SECONDS);
   } catch (error) {
@@ -112,10 +113,21 @@ async function read(isNew = false) {
   isFirst = false;
 }
 
+/** After an action: say how it went, and show what is so now. */
+async function did(what, error) {
+  await read();
+  if (error instanceof SessionLost) showLostSession();
+  else if (error) notify(error.message);
+  else by("announcer").textContent = what;
+  // The button that was pressed may be gone.
+  if (document.activeElement === document.body) focusHeading();
+}
+
 function fail(error) {
   if (error instanceof SessionLost) return showLostSession();
   if (!(error instanceof ApiError)) console.error(error);
   const isPassing = !(error instanceof ApiError) || error.status === 0 || error.status === 429 || error.status >= 500;
+  isAboutReading = true;
   if (!isPassing) return notify(error.message);
   failures += 1;
   const seconds = Math.min(SOON_SECONDS * 2 ** (failures - 1), LATER_SECONDS);
@@ -148,12 +160,9 @@ function showSignIn(message = "") {
 /** Say what is wrong, or nothing. What was shown stays. */
 function notify(text = "", ...children) {
   const shown = by("notice");
+  if (!text) isAboutReading = false;
   if (shown.firstChild?.textContent === text && children.length === 0) return;
   update(shown, text ? [el("p", {}, text), ...children] : []);
-}
-
-function announce(text) {
-  by("announcer").textContent = text;
 }
 
 function focusHeading() {

@@ -35,10 +35,9 @@ export function releaseView([id], query, frame) {
     if (!(await askFirst(action, release))) return;
     try {
       await act(id, action === "promote" ? { action, wave: release.waves_published + 1 } : { action });
-      frame.announce(`Done: ${action}.`);
-    } finally {
-      // What it is now is also the answer to what was refused.
-      await frame.read();
+      await frame.did(`Done: ${action}.`);
+    } catch (error) {
+      await frame.did("", error);
     }
   }
 
@@ -155,7 +154,7 @@ function next(release) {
   const [latest] = release.decisions;
   if (release.state === "published") return "Every wave is out and was watched.";
   if (!latest || release.state === "withdrawn" || release.is_paused) return null;
-  if (latest.step === "wait") return ["Looked at again ", time(latest.until), `: ${latest.why}.`];
+  if (latest.step === "wait") return ["Next look: ", time(latest.until), `, since ${latest.why}.`];
   return null;
 }
 
