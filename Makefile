@@ -86,6 +86,7 @@ prove: setup ## run every suite in its long form, print what was withstood (hour
 
 bench: setup .venv-bench/$(INSTALLED) .venv-goosebit/$(INSTALLED) ## measure it against floors and peers (ONLY=publish for one row)
 	@python bench/run.py $(ONLY)
+	@test -n "$(ONLY)" || python bench/scale.py
 
 sbom: .venv-sbom/$(INSTALLED) .venv-shipped/$(INSTALLED) ## write build/sbom.cdx.json, the bill of materials of what is shipped
 	@mkdir -p build

@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def _measure(handler, database, devices: int) -> Figure:
-    release = fill_with_devices(database, devices)
+    release = fill_with_devices(database, devices, "release_targets")
     choose = random.Random(devices)  # noqa: S311 - reproducible, not secret
     macs = [mac_of(choose.randrange(devices)) for _ in range(_CHECK_INS)]
     events = [event_of(mac, release["version"]) for mac in macs]

@@ -144,22 +144,23 @@ def mac_of(number: int) -> str:
     return ":".join(digits[at : at + 2] for at in range(0, 12, 2))
 
 
-def fill_with_devices(database: pg8000.native.Connection, count: int) -> dict[str, Any]:
-    """A fleet: each device known, listed in a release, and recorded with a state in it. Returns the release."""
-    database.run("TRUNCATE devices, release_targets, device_states, device_history")
+def fill_with_devices(database: pg8000.native.Connection, count: int, *tables: str) -> dict[str, Any]:
+    """A fleet of known devices, with a row for each in these tables, of a release of its own. Returns the release."""
+    everything = "devices, release_targets, device_states, device_history"
+    database.run(f"TRUNCATE {everything}")
     release = insert_release(database, target_count=count)
     numbers = f"FROM generate_series(0, {count - 1}) AS n"
     database.run(
         f"INSERT INTO devices (mac, product, running_version) SELECT {MAC_OF_N}, :product, '1.0.0' {numbers}",
         product=PRODUCT,
     )
-    for statement in (
-        f"INSERT INTO release_targets (mac, release) SELECT {MAC_OF_N}, :release {numbers}",
-        f"INSERT INTO device_states (release, mac, state) SELECT :release, {MAC_OF_N}, 'installed' {numbers}",
-        f"INSERT INTO device_history (release, mac, state) SELECT :release, {MAC_OF_N}, 'installed' {numbers}",
-    ):
-        database.run(statement, release=release["id"])
-    database.run("VACUUM ANALYZE devices, release_targets, device_states, device_history")
+    for table in tables:
+        columns, values = ("", "") if table == "release_targets" else (", state", ", 'installed'")
+        database.run(
+            f"INSERT INTO {table} (release, mac{columns}) SELECT :release, {MAC_OF_N}{values} {numbers}",
+            release=release["id"],
+        )
+    database.run(f"VACUUM ANALYZE {everything}")
     return release
 
 

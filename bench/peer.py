@@ -1,6 +1,7 @@
 """Beside gooseBit, a hawkBit-compatible update server: polls and downloaded bytes per CPU-second, process by process.
 
-Ours runs under the Runtime Interface Emulator; its CPU and the emulator's count, as gooseBit's own HTTP server does.
+Ours runs under the Runtime Interface Emulator. The function's process counts; the emulator stands where AWS's service
+does, and what it takes is in the JSON. Of gooseBit its one process counts, HTTP server and all.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _CHUNKS = IMAGE_BYTES // (64 * 1024)
 
 def main() -> None:
     image = os.urandom(IMAGE_BYTES)
-    polls, rate = _ours(image)
+    (polls, polls_with_emulator), (rate, rate_with_emulator) = _ours(image)
     peer_polls, peer_rate = _goosebits(image)
     report(
         Figure(
@@ -40,6 +41,7 @@ def main() -> None:
             goal="≥ 5 × gooseBit",
             is_met=polls >= 5 * peer_polls,
             peer=f"gooseBit {peer_polls:,.0f}; ours is {polls / peer_polls:.1f} ×",
+            more={"with_emulator": polls_with_emulator, "goosebit": peer_polls},
         ),
         Figure(
             row="peer: downloads",
@@ -48,13 +50,15 @@ def main() -> None:
             goal="≥ 2 × gooseBit",
             is_met=rate >= 2 * peer_rate,
             peer=f"gooseBit {peer_rate / 1e6:,.0f}; ours is {rate / peer_rate:.1f} ×",
+            more={"with_emulator": rate_with_emulator / 1e6, "goosebit": peer_rate / 1e6},
         ),
     )
 
 
-def _ours(image: bytes) -> tuple[float, float]:
+def _ours(image: bytes) -> list[tuple[float, float]]:
+    """Polls and bytes per CPU-second, each of the function alone and with the emulator."""
     database = connect_database()
-    latest = fill_with_devices(database, _DEVICES)
+    latest = fill_with_devices(database, _DEVICES, "release_targets")
     events = [check_in_event(mac_of(number), latest["version"]) for number in _some_devices()]
     with Runtime(*built("CheckForUpdate")) as runtime:
 
@@ -62,7 +66,7 @@ def _ours(image: bytes) -> tuple[float, float]:
             for event in events:
                 runtime.invoke(event)
 
-        polls = _POLLS / _cpu_seconds(runtime.pid, poll)
+        polls = _rates(runtime, poll, _POLLS)
     version = insert_image(database, image)["version"]
     chunks = [chunk_event(version, number) for number in range(_CHUNKS)]
     with Runtime(*built("DeliverFirmware")) as runtime:
@@ -72,8 +76,7 @@ def _ours(image: bytes) -> tuple[float, float]:
                 for chunk in chunks:
                     runtime.invoke(chunk)
 
-        rate = _DOWNLOADS * _CHUNKS * 64 * 1024 / _cpu_seconds(runtime.pid, download)
-    return polls, rate
+        return [polls, _rates(runtime, download, _DOWNLOADS * _CHUNKS * 64 * 1024)]
 
 
 def _goosebits(image: bytes) -> tuple[float, float]:
@@ -147,8 +150,18 @@ def _get(connection: http.client.HTTPConnection, path: str) -> bytes:
     return content
 
 
+def _rates(runtime: Runtime, work: Callable[[], None], amount: int) -> tuple[float, float]:
+    work()
+    [function] = psutil.Process(runtime.pid).children()
+    pids = (function.pid, runtime.pid)
+    before = [_cpu(pid) for pid in pids]
+    work()
+    alone, emulator = (_cpu(pid) - begun for pid, begun in zip(pids, before, strict=True))
+    return amount / alone, amount / (alone + emulator)
+
+
 def _cpu_seconds(pid: int, work: Callable[[], None]) -> float:
-    """CPU that a process and its children spend on the second of two runs."""
+    """CPU that a process spends on the second of two runs."""
     work()
     before = _cpu(pid)
     work()
@@ -156,9 +169,8 @@ def _cpu_seconds(pid: int, work: Callable[[], None]) -> float:
 
 
 def _cpu(pid: int) -> float:
-    process = psutil.Process(pid)
-    times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
-    return sum(time.user + time.system for time in times)
+    times = psutil.Process(pid).cpu_times()
+    return times.user + times.system
 
 
 if __name__ == "__main__":

@@ -37,6 +37,9 @@ def main(wanted: list[str]) -> int:
                 figures += found
     finally:
         local_cloud.stop(STATE)
+    subprocess.run(
+        [PROJECT / ".venv-bench" / "bin" / "python", Path(__file__).with_name("plot.py"), _OUTPUT], check=True
+    )
     print(f"\n{_machine()}\n\n{table(figures)}")
     if broken:
         print(f"\nNot measured, because the benchmark broke: {', '.join(broken)}")

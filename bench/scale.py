@@ -109,6 +109,7 @@ def main() -> None:
     (output / "scale.json").write_text(json.dumps({"fleets": FLEETS, "series": series}, indent=2) + "\n")
     plot = Path(__file__).with_name("plot.py")
     subprocess.run([PROJECT / ".venv-bench" / "bin" / "python", plot, output], check=True)
+    print(f"\nPlotted: {output / 'scale.png'}")
 
 
 def duration(seconds: float) -> str:

@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def _measure(handler, database, devices: int) -> Figure:
-    fill_with_devices(database, devices)
+    fill_with_devices(database, devices, "device_states", "device_history")
     choose = random.Random(devices)  # noqa: S311 - reproducible, not secret
     chosen = [mac_of(number) for number in choose.sample(range(devices), _BATCH * _BATCHES)]
     fleets = [chosen[first : first + _BATCH] for first in range(0, len(chosen), _BATCH)]
