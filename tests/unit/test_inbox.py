@@ -98,6 +98,7 @@ def test_member_belongs_to_the_drop_of_its_stem(key, stem):
         "inbox/gerät.bin",
         "inbox/",
         "inbox/" + "a" * MAX_KEY_CHARS + ".bin",
+        "inbox/" + "a" * (MAX_KEY_CHARS - len("inbox/.manifest.json") + 1) + ".bin",
     ],
 )
 def test_misleading_key_is_rejected(key):

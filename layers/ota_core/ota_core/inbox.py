@@ -62,7 +62,12 @@ def locate(key: str) -> Drop:
         raise _bad_key(key, "contains '.' or '..' as a part, or '..' in one", "a plain path")
     for member in Member:
         if path.endswith(member.value) and segments[-1] != member.value:
-            return Drop(key.removesuffix(member.value))
+            drop = Drop(key.removesuffix(member.value))
+            # One that is short enough would wait for ever for one that is not.
+            longest = max(len(drop.key(other)) for other in Member)
+            if longest > MAX_KEY_CHARS:
+                raise _bad_key(key, f"makes a member's key of {longest} characters", f"at most {MAX_KEY_CHARS}")
+            return drop
     raise DropRejected(
         RejectionCode.INBOX_FILE_UNKNOWN,
         seen=f"{key!r} is no member of a drop",
