@@ -45,6 +45,7 @@ def build(cloud, product, tmp_path):
         "PATH": f"{programs}{os.pathsep}{environment['PATH']}",
         "AWS_ROLE_ARN": cloud.outputs["BuildServerRoleArn"],
         "AWS_WEB_IDENTITY_TOKEN_FILE": str(tmp_path / "token"),
+        "HOME": str(tmp_path),  # where the AWS CLI keeps a role's credentials, perhaps those of an earlier cloud
         "PRODUCT": product,
     }
 
