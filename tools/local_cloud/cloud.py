@@ -10,7 +10,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -171,28 +170,6 @@ class LocalCloud:
         for page in pages.paginate(stateMachineArn=self.outputs["StateMachineArn"]):
             found += page["executions"]
         return found
-
-    def wait_until_idle(self, seconds: float) -> list[dict[str, Any]]:
-        """Wait until no execution of the pipeline runs.
-
-        Returns:
-            The executions, newest first.
-
-        Raises:
-            LocalCloudError: Some still run when the time is over.
-        """
-        deadline = time.monotonic() + seconds
-        while True:
-            executions = self.executions()
-            running = [execution["name"] for execution in executions if execution["status"] == "RUNNING"]
-            if not running:
-                return executions
-            if time.monotonic() > deadline:
-                raise LocalCloudError(
-                    f"After {seconds:.0f} s the executions {', '.join(running)} still run.",
-                    "Their history says what they wait for: `aws stepfunctions get-execution-history`.",
-                )
-            time.sleep(0.1)
 
     def _variables(self) -> dict[str, str]:
         device = self.device(DEVICE_MAC)
