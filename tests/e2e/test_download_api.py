@@ -297,7 +297,8 @@ def test_withdrawn_release_is_gone_within_seconds(cloud, get, release):
     url = f"{release.base}/firmware/{PRODUCT}/1.3.0"
     wait_until(lambda: state_of(cloud, "1.3.0") == "published", 60)
     assert get(url).content == drop.image
-    sql(cloud, "UPDATE releases SET state = 'withdrawn' WHERE release_id = :id", id=drop.release_id)
+    withdraw = "UPDATE releases SET state = 'withdrawn', withdrawn_because = 'it is bad' WHERE release_id = :id"
+    sql(cloud, withdraw, id=drop.release_id)
     wait_until(lambda: get(url).status_code == 410, 20)
     assert code_of(get(url)) == "release_withdrawn"
     assert get(url, method="HEAD").status_code == 410

@@ -180,26 +180,23 @@ def test_call_that_makes_no_sense_is_refused(operator, method, path, body, statu
 
 
 def test_release_for_tags_reaches_exactly_the_devices_that_have_one(cloud, pipeline, operator, product, tmp_path):
-    given = {
-        MACS[0]: ["beta", "site=berlin"],
-        MACS[1]: ["site=paris"],
-        MACS[2]: ["gold"],
-        MACS[3]: [],
-    }
+    # Other tests tag devices too.
+    berlin, paris, gold = f"site=berlin.{product}", f"site=paris.{product}", f"gold.{product}"
+    given = {MACS[0]: ["beta", berlin], MACS[1]: [paris], MACS[2]: [gold], MACS[3]: []}
     for mac, tags in given.items():
         for _ in range(2):
             assert operator.call("PUT", f"/devices/{mac}/tags", {"tags": tags}).json() == {"mac": mac, "tags": tags}
     image = tmp_path / "app.bin"
     image.write_bytes(app_image(version="2.0.0"))
-    command = ["ota-sign", "sign", image, "--product", product, "--target-tag", "gold", "--target-tag", "site=berlin"]
+    command = ["ota-sign", "sign", image, "--product", product, "--target-tag", gold, "--target-tag", berlin]
     subprocess.run([*command, "--version", "2.0.0"], env=cloud.environment, check=True, capture_output=True)
     drop = Drop(image.read_bytes(), image.with_suffix(".manifest.json").read_bytes())
     pipeline.release(f"{product}/app", drop)
     described = operator.get(f"/releases/{drop.release_id}")
-    assert (described["target_count"], described["manifest"]["targets"]["tags"]) == (2, ["gold", "site=berlin"])
+    assert (described["target_count"], described["manifest"]["targets"]["tags"]) == (2, [gold, berlin])
     topics = sorted(message.topic for message in pipeline.heard(drop.release_id))
     assert topics == [f"{TOPIC_PREFIX}/{mac}" for mac in (MACS[0], MACS[2])]
-    assert operator.get(f"/devices/{MACS[0]}")["tags"] == ["beta", "site=berlin"]
+    assert operator.get(f"/devices/{MACS[0]}")["tags"] == ["beta", berlin]
     # Repeated calls, and those that change nothing, leave no trace.
     audited = pipeline.rows(
         "SELECT upper(mac::text) AS mac, caller, action, details FROM audit WHERE mac = ANY(CAST(:macs AS macaddr[]))"

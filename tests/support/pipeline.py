@@ -269,8 +269,13 @@ class Pipeline:
             Tags=deployed["Tags"],
         )
         stack.get_waiter("stack_update_complete").wait(StackName="ota", WaiterConfig={"Delay": 1, "MaxAttempts": 600})
-        functions = self.cloud.client("lambda").get_paginator("list_functions").paginate().search("Functions[]")
-        assert {function["Environment"]["Variables"]["GENERATION"] for function in functions} == {generation}
+        resources = stack.describe_stack_resources(StackName="ota")["StackResources"]
+        for resource in resources:
+            if resource["ResourceType"] == "AWS::Lambda::Function":
+                function = self.cloud.client("lambda").get_function_configuration(
+                    FunctionName=resource["PhysicalResourceId"]
+                )
+                assert function["Environment"]["Variables"]["GENERATION"] == generation
 
     def restart_database(self) -> None:
         """Restart PostgreSQL under everybody who is connected."""
