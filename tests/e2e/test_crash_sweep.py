@@ -22,6 +22,15 @@ from support.pipeline import Upload
 
 STAGES = ("ValidateSignature", "RegisterMetadata", "ResolveTargets", "PublishMqtt", "AdvanceRollout", "SettleDrop")
 MEMBERS = ("targets", "image", "manifest")
+# So that a change of how a stage calls does not take its calls out of the sweep.
+CALLS_AMONG_OTHERS = {
+    "ValidateSignature": "GET /",
+    "RegisterMetadata": "INSERT INTO products",
+    "ResolveTargets": "COPY release_targets",
+    "PublishMqtt": "POST /topics/",
+    "AdvanceRollout": "UPDATE releases SET waves_published",
+    "SettleDrop": "DELETE /",
+}
 HANDLER = Path(__file__).parents[1] / "support" / "dying" / "dying_handler.py"
 MACS = target_list(6, first=0x0F00)
 ROLLOUT = {
@@ -121,9 +130,10 @@ class Sweep:
         """Every place where a stage can die, found by a release that is not cut."""
         whole = self.release(NOWHERE)
         assert self.wrongs(whole) == []
-        calls = {
-            stage: len((self._folder / f"{whole.product}.{stage}.calls").read_text().splitlines()) for stage in STAGES
-        }
+        names = {stage: (self._folder / f"{whole.product}.{stage}.calls").read_text() for stage in STAGES}
+        for stage, name in CALLS_AMONG_OTHERS.items():
+            assert name in names[stage], f"{stage} is not cut at {name}, but at\n{names[stage]}"
+        calls = {stage: len(listed.splitlines()) for stage, listed in names.items()}
         return [
             Cut(stage, call, moment)
             for stage in STAGES

@@ -1,8 +1,8 @@
 """A layer of the tests' own: runs a function's handler, and lets its process die just before or after a chosen call.
 
-Calls are those to S3, IoT and other services through botocore, and each statement to PostgreSQL. They are counted for
-each release and function over all invocations, so that a release's calls have numbers. The folder that `DYING_FOLDER`
-names has a plan for each release, as `tests/e2e/test_crash_sweep.py` writes it.
+Calls are those to S3 and other services through botocore, each message to IoT, and each statement to PostgreSQL. They
+are counted for each release and function over all invocations, so that a release's calls have numbers. The folder that
+`DYING_FOLDER` names has a plan for each release, as `tests/e2e/test_crash_sweep.py` writes it.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 
 from botocore.httpsession import URLLib3Session
-from pg8000.native import Connection
+from ota_core import database, device_notifier
 
 FOLDER = Path(os.environ["DYING_FOLDER"])
 STAGE = os.environ["DYING_STAGE"]
@@ -74,6 +74,9 @@ def _service_call(request):
 
 
 URLLib3Session.send = _counted(URLLib3Session.send, _service_call)
-Connection.run = _counted(Connection.run, lambda sql: " ".join(sql.split()))
+device_notifier._Connection.exchange = _counted(
+    device_notifier._Connection.exchange, lambda head, _: head.split(b"?")[0].decode()
+)
+database._Connection.run = _counted(database._Connection.run, lambda sql: " ".join(sql.split()))
 
 _own_handler = importlib.import_module("handler").lambda_handler
