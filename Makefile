@@ -5,7 +5,7 @@ export SAM_CLI_TELEMETRY = 0
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup local stop demo test test-firmware fuzz prove bench sbom lint lock clean check-python
+.PHONY: help setup local stop demo test test-in-cloud test-apart build-firmware test-firmware fuzz prove bench sbom lint lock clean check-python
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,21 +65,33 @@ lint: setup ## check style, types and templates
 	cfn-lint database.yaml
 	.venv-checkov/bin/checkov --file template.yaml database.yaml --skip-download --compact --quiet
 
-test: lint test-firmware ## run every test
+# The firmware is built before, for both use it. On two processors they take two thirds of the time one by one.
+test: build-firmware ## run every test
+	@$(MAKE) --no-print-directory --jobs=2 test-in-cloud test-apart
+
+test-in-cloud: setup
+	pytest tests/e2e
+
+APART = build/tests-apart.log
+test-apart: lint test-firmware
 	@python fuzz/run.py 1
-	pytest
+	@pytest tests/unit tests/infrastructure tests/integration >$(APART) 2>&1 || { cat $(APART); exit 1; }; tail -n 1 $(APART)
 
 # The firmware's components on this machine. Elsewhere than in CI, a machine without their toolchain is no failure.
 FIRMWARE_SKIPPED = { echo "firmware's host tests: skipped, $(1); firmware/host/install_dependencies.sh installs what they need"; test -z "$$CI"; }
-test-firmware: ## run the firmware's host tests
-	@mkdir -p build; \
+build-firmware:
+	@mkdir -p build; rm -f build/host/built; \
 	if ! command -v cmake >/dev/null || ! command -v ninja >/dev/null; then $(call FIRMWARE_SKIPPED,cmake or ninja is missing); \
 	elif ! cmake -S firmware/host -B build/host -G Ninja >build/firmware.log 2>&1; then $(call FIRMWARE_SKIPPED,cmake refuses (see build/firmware.log)); \
-	else ninja -C build/host --quiet && ctest --test-dir build/host --output-on-failure --progress; fi
+	else ninja -C build/host --quiet && touch build/host/built; fi
+
+test-firmware: build-firmware ## run the firmware's host tests
+	@test ! -e build/host/built || ctest --test-dir build/host --output-on-failure --progress
 
 SECONDS ?= 60
-fuzz: setup ## fuzz every parser for SECONDS, one at a processor
-	@python fuzz/run.py $(SECONDS)
+JOBS ?= $(shell nproc)
+fuzz: setup ## fuzz every parser for SECONDS, or Python's for INPUTS, JOBS at a time
+	@python fuzz/run.py $(SECONDS) $(if $(INPUTS),--inputs $(INPUTS)) --jobs $(JOBS)
 
 prove: setup ## run every suite in its long form, print what was withstood (hours)
 	@python tools/prove.py

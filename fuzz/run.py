@@ -1,6 +1,6 @@
-"""Fuzz every parser, Python's with atheris and the firmware's with libFuzzer: python fuzz/run.py SECONDS.
+"""Fuzz every parser, Python's with atheris and the firmware's with libFuzzer: python fuzz/run.py SECONDS [--inputs N].
 
-Each parser gets so many seconds. What is found is kept under build/fuzz/findings; inputs that reached something new are
+Each parser gets so many seconds, or each of Python's so many inputs. What is found is kept under build/fuzz/findings; inputs that reached something new are
 kept under build/fuzz/corpus, where the next run begins, beside the first inputs in fuzz/corpus. To try one input again:
 `python fuzz/python/fuzz_parser.py NAME FILE` or `build/fuzz/cpp/NAME FILE`.
 """
@@ -26,8 +26,8 @@ CPP_PARSERS = ["notification", "envelope", "manifest", "http_response", "stored_
 LIMITS = ["-max_len=4096", "-timeout=10", "-rss_limit_mb=1024"]
 
 
-def fuzz(name: str, language: str, program: list[str], seconds: int) -> bool:
-    """Fuzz a parser. Whether nothing was found."""
+def fuzz(name: str, language: str, program: list[str], limit: str) -> bool:
+    """Fuzz a parser until libFuzzer's `limit`. Whether nothing was found."""
     found = BUILD / "corpus" / language / name
     findings = BUILD / "findings"
     found.mkdir(parents=True, exist_ok=True)
@@ -36,7 +36,7 @@ def fuzz(name: str, language: str, program: list[str], seconds: int) -> bool:
         [
             *program,
             *LIMITS,
-            f"-max_total_time={seconds}",
+            limit,
             "-print_final_stats=1",
             f"-artifact_prefix={findings}/{language}-{name}-",
             f"-dict={HERE / 'tokens.dict'}",
@@ -75,26 +75,29 @@ def build_firmware_fuzzers() -> str | None:
 
 
 def main() -> int:
-    """Fuzz as many parsers at a time as there are processors, or as `--jobs` says."""
+    """Fuzz as many parsers at a time as `--jobs` says, otherwise as there are processors."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("seconds", type=int)
+    parser.add_argument("--inputs", type=int, metavar="N", help="N inputs for each of Python's, however long they take")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     options = parser.parse_args()
+    seconds = f"-max_total_time={options.seconds}"
     BUILD.mkdir(parents=True, exist_ok=True)
     skipped = []
-    tasks: list[tuple[str, str, list[str]]] = []
+    tasks: list[tuple[str, str, list[str], str]] = []
     if importlib.util.find_spec("atheris"):
         script = str(HERE / "python" / "fuzz_parser.py")
-        tasks += [(name, "Python", [sys.executable, script, name]) for name in TARGETS]
+        limit = f"-runs={options.inputs}" if options.inputs else seconds
+        tasks += [(name, "Python", [sys.executable, script, name], limit) for name in TARGETS]
     else:
         skipped.append("Python's parsers: skipped, atheris has no wheel for this platform")
     why_not = build_firmware_fuzzers()
     if why_not is None:
-        tasks += [(name, "C++", [str(BUILD / "cpp" / name)]) for name in CPP_PARSERS]
+        tasks += [(name, "C++", [str(BUILD / "cpp" / name)], seconds) for name in CPP_PARSERS]
     else:
         skipped.append(f"the firmware's parsers: skipped, {why_not}")
     with ThreadPoolExecutor(options.jobs) as pool:
-        outcomes = list(pool.map(lambda task: fuzz(*task, options.seconds), tasks))
+        outcomes = list(pool.map(lambda task: fuzz(*task), tasks))
     for reason in skipped:
         print(f"fuzz: {reason}")
     # Elsewhere than in CI, a machine without the tools is no failure.

@@ -19,7 +19,7 @@ _VALUES: list[Any] = [
     {"": {}},
 ]
 # What looks like a digit, a letter or a separator to a careless pattern.
-_CHARACTERS = [
+_CHARACTERS: list[str] = [
     *"0129aAfFzZ-:./=+_ \t\n\r\0\\\x7f\U0001f600",
     *('"', "\N{ARABIC-INDIC DIGIT THREE}", "\N{FULLWIDTH DIGIT ONE}"),
     *("\N{LATIN SMALL LETTER LONG S}", "\N{KELVIN SIGN}", "\N{NO-BREAK SPACE}"),

@@ -27,7 +27,7 @@ def runner(monkeypatch, tmp_path):
 )
 def test_run_holds_only_when_inputs_were_tried_and_nothing_was_found(runner, inputs, status, holds, withstood):
     script = f"import sys; print('stat::number_of_executed_units: {inputs}', file=sys.stderr); sys.exit({status})"
-    assert runner.fuzz("time", "Python", [sys.executable, "-c", script], 1) is holds
+    assert runner.fuzz("time", "Python", [sys.executable, "-c", script], "-runs=1") is holds
     row = prove.Row("inputs", "time (Python)", inputs, withstood)
     assert prove.collect() == [row]
     assert bool(prove.shortcomings([row], [])[:-4]) is not holds
