@@ -1,8 +1,8 @@
 """Fuzz every parser, Python's with atheris and the firmware's with libFuzzer: python fuzz/run.py SECONDS [--inputs N].
 
-Each parser gets so many seconds, or each of Python's so many inputs. What is found is kept under build/fuzz/findings; inputs that reached something new are
-kept under build/fuzz/corpus, where the next run begins, beside the first inputs in fuzz/corpus. To try one input again:
-`python fuzz/python/fuzz_parser.py NAME FILE` or `build/fuzz/cpp/NAME FILE`.
+Each parser gets so many seconds, or each of Python's so many inputs. What is found is kept under build/fuzz/findings;
+inputs that reached something new are kept under build/fuzz/corpus, where the next run begins, beside the first inputs
+in fuzz/corpus. To try one input again: `python fuzz/python/fuzz_parser.py NAME FILE` or `build/fuzz/cpp/NAME FILE`.
 """
 
 import argparse
