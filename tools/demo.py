@@ -6,7 +6,6 @@ Everything happens on this machine, in a local cloud of its own that is stopped 
 import base64
 import contextlib
 import hashlib
-import importlib.metadata
 import itertools
 import json
 import shutil
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from local_cloud import LocalCloud, LocalCloudError, Message, Subscriber, running
+from local_cloud import LocalCloud, LocalCloudError, Message, Subscriber, example_image, running
 from local_cloud.signature import Signature
 from local_cloud.simulated_device import SimulatedDevice, build_ota_device
 from ota_core.admission import release_id_of
@@ -81,7 +80,7 @@ def main() -> None:
     headline("A local cloud: AWS emulator with IAM checking on, PostgreSQL over TLS, the real template")
     with running(PROJECT / ".local-demo", progress) as cloud, tempfile.TemporaryDirectory() as folder:
         build = Path(folder)
-        copy_image(build / "mxdbg.bin")
+        (build / "mxdbg.bin").write_bytes(example_image())
         make_key(cloud, build)
         release(cloud, build)
         download(cloud, build)
@@ -92,12 +91,6 @@ def main() -> None:
         tampered_drop(cloud, build)
         headline("Stopping everything")
     console.print(f"\n[bold green]All of it was seen, in {time.monotonic() - begun:.0f} s.[/bold green]")
-
-
-def copy_image(place: Path) -> None:
-    """Take a real ESP32-S3 application image: the one inside the package mxdbg (Apache-2.0)."""
-    files = importlib.metadata.files("mxdbg") or []
-    shutil.copyfile(next(file for file in files if file.name == "mxdbg.bin").locate(), place)
 
 
 def make_key(cloud: LocalCloud, build: Path) -> None:

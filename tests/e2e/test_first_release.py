@@ -175,9 +175,7 @@ def test_database_outlives_its_stack(released, cloud):
 
 def run_in(folder, commands, environment):
     """Run a block of commands on an image, outside the clone."""
-    (folder / "build").mkdir()
-    for image in (folder / "app.bin", folder / "build" / "app.bin"):
-        image.write_bytes(app_image(version="1.4.0"))
+    (folder / "app.bin").write_bytes(app_image(version="1.4.0"))
     done = subprocess.run(
         ["sh", "-e", "-c", commands],
         cwd=folder,
@@ -205,11 +203,9 @@ def test_local_cloud_takes_the_release_of_the_readme(cloud, tmp_path):
     (tmp_path / "make").write_text("#!/bin/sh\n")
     (tmp_path / "make").chmod(0o755)
     (tmp_path / ".local").symlink_to(cloud.state)
-    run_in(tmp_path, commands, {"PATH": f"{tmp_path}{os.pathsep}{cloud.environment['PATH']}"})
-    s3 = cloud.client("s3")
-    status = {"Bucket": cloud.bucket, "Key": "status/demo/app.json"}
-    s3.get_waiter("object_exists").wait(**status, WaiterConfig={"Delay": 1, "MaxAttempts": 120})
-    assert json.load(s3.get_object(**status)["Body"])["state"] == "published"
+    # Of this project's programs, the reader's PATH has none.
+    said = run_in(tmp_path, commands, {"PATH": f"{tmp_path}{os.pathsep}{os.defpath}"})
+    assert '"state": "published"' in said
 
 
 def outputs_of(stacks):

@@ -4,7 +4,7 @@ Test equipment: it starts servers and deploys, and does no step of the pipeline.
 servers hold lives as long as they run.
 """
 
-from .cloud import DEVICE_MAC, LocalCloud, is_running, running, start, stop
+from .cloud import DEVICE_MAC, LocalCloud, example_image, is_running, running, start, stop
 from .devices import DeviceIdentity, Message, Subscriber
 from .errors import LocalCloudError
 
@@ -15,6 +15,7 @@ __all__ = [
     "LocalCloudError",
     "Message",
     "Subscriber",
+    "example_image",
     "is_running",
     "running",
     "start",

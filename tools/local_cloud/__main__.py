@@ -34,9 +34,11 @@ def up(state: Path) -> None:
 
     cloud = start(state, say)
     say("ready")
-    file = f"{os.path.relpath(state)}/env"
+    folder = os.path.relpath(state)
     users = "\n".join(f"       {user:8} {password}" for user, password in cloud.console_passwords.items())
-    print(f"\nNext:  . {file}\n       aws s3 ls s3://$OTA_BUCKET\nStop:  make stop")
+    print(f"\nNext:  . {folder}/env")
+    print(f"       ota-sign sign {folder}/app.bin --product demo   # a real image; it prints the commands that drop it")
+    print("Stop:  make stop")
     print(f"See:   {cloud.console_url}\n{users}")
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import hashlib
+import importlib.metadata
 import json
 import os
 import secrets
@@ -10,6 +11,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -193,17 +195,25 @@ class LocalCloud:
 
     def write_environment(self) -> Path:
         """Write the file that a shell sources."""
+        programs = shlex.quote(str(Path(sys.executable).parent))
         aws = {name: value for name, value in aws_environment(self.endpoint).items() if name.startswith("AWS_")}
         lines = [
             "# Source me: . .local/env",
             "# Nothing of your own AWS configuration holds while you use the local cloud.",
             "for name in $(env | sed -n 's/^\\(AWS_[A-Z0-9_]*\\)=.*/\\1/p'); do unset \"$name\"; done",
             *(f"export {name}={shlex.quote(value)}" for name, value in (aws | self._variables()).items()),
+            # ota-sign and aws, unless they are there already.
+            f'case ":$PATH:" in *:{programs}:*) ;; *) export PATH={programs}:"$PATH" ;; esac',
             'export NO_PROXY="127.0.0.1,localhost${NO_PROXY:+,$NO_PROXY}"',
         ]
         file = self.state / "env"
         _write_private(file, "\n".join(lines) + "\n")
         return file
+
+
+def example_image() -> bytes:
+    """Give a real ESP32-S3 application image: the one inside the package mxdbg (Apache-2.0)."""
+    return Path(str(importlib.metadata.distribution("mxdbg").locate_file("firmware/mxdbg.bin"))).read_bytes()
 
 
 def start(state: Path, say: Say) -> LocalCloud:
@@ -391,6 +401,7 @@ def _finish(state: Path, running: _Running, say: Say) -> LocalCloud:
         api_key = gateway.get_api_key(apiKey=outputs["ApiKeyId"], includeValue=True)["value"]
     passwords = _sign_up(state, _client(running.emulator, "cognito-idp"), outputs["ConsoleUserPoolId"])
     cloud = LocalCloud(state, running.emulator, running.database, outputs, api_key, passwords)
+    (state / "app.bin").write_bytes(example_image())
     cloud.write_environment()
     return cloud
 

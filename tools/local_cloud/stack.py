@@ -4,6 +4,7 @@ import os
 import platform
 import signal
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -99,11 +100,15 @@ def _sam(
         *(f'ParameterKey={name},ParameterValue="{value}"' for name, value in parameters.items()),
     ]
     log.unlink(missing_ok=True)
-    process = ServerProcess.start(whole, environment=environment, folder=project, log=log, record=record)
-    try:
-        code = process.wait(_SAM_SECONDS)
-    finally:  # also when we are interrupted
-        process.stop(signal.SIGTERM, _STOP_SECONDS)
+    # It leaves an empty folder there for each function that it builds.
+    with tempfile.TemporaryDirectory(dir=record.parent) as temporary:
+        process = ServerProcess.start(
+            whole, environment={**environment, "TMPDIR": temporary}, folder=project, log=log, record=record
+        )
+        try:
+            code = process.wait(_SAM_SECONDS)
+        finally:  # also when we are interrupted
+            process.stop(signal.SIGTERM, _STOP_SECONDS)
     if code is None:
         raise LocalCloudError(
             f"`sam {command[0]}` took more than {_SAM_SECONDS:.0f} s.", "See what it waited for.", log
