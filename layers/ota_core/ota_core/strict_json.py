@@ -30,12 +30,7 @@ def loads(raw: bytes) -> Any:  # noqa: ANN401 - any JSON value
     """
     text = raw.decode("utf-8")
     try:
-        value = json.loads(
-            text,
-            object_pairs_hook=_object_with_unique_names,
-            parse_constant=_refuse_constant,
-            parse_float=_finite,
-        )
+        value = _DECODER.decode(text)
         if _SURROGATE_ESCAPE.search(text):
             _refuse_half_surrogates(value)
     except RecursionError as error:
@@ -87,3 +82,9 @@ def _refuse_half_surrogates(value: object) -> None:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise ValueError("a string has half a surrogate pair") from error
+
+
+# Once: to make one costs as much as to read a short document.
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object_with_unique_names, parse_constant=_refuse_constant, parse_float=_finite
+)

@@ -66,7 +66,7 @@ def normalise_mac(text: str) -> str | None:
     if _MAC.fullmatch(text) is None:
         return None
     digits = text.replace(":", "").replace("-", "").upper()
-    return ":".join(digits[at : at + 2] for at in range(0, 12, 2))
+    return f"{digits[:2]}:{digits[2:4]}:{digits[4:6]}:{digits[6:8]}:{digits[8:10]}:{digits[10:]}"
 
 
 def is_tag(text: str) -> bool:
