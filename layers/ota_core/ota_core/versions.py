@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from semver import Version
 
 AUTO = "auto"
@@ -14,12 +16,19 @@ def is_version(text: str) -> bool:
     return len(text) <= MAX_VERSION_CHARS and Version.is_valid(text)
 
 
+# A fleet runs few versions and is asked to run fewer: what a device says, another said before. To parse two versions
+# takes a quarter of a check-in's own time.
+_REMEMBERED = 256
+
+
+@lru_cache(_REMEMBERED)
 def of_app(app_version: str) -> str | None:
     """The version that an app descriptor names, or None: `git describe` puts a `v` before it."""
     text = app_version.removeprefix("v")
     return text if is_version(text) else None
 
 
+@lru_cache(_REMEMBERED)
 def is_lower(version: str, other: str) -> bool:
     """Whether `version` has lower precedence than `other` (SemVer section 11; build metadata does not count)."""
     return Version.parse(version) < Version.parse(other)
