@@ -81,7 +81,7 @@ class FakeMqtt final : public MqttClient {
 public:
     explicit FakeMqtt(FakeClock& clock) : clock_(clock) {}
 
-    [[nodiscard]] bool connected() const override { return is_connected; }
+    [[nodiscard]] bool connected() const override { return is_connected && is_subscribed; }
     bool publish(const char* topic, const char* payload, std::size_t size) override;
     [[nodiscard]] bool all_acknowledged() const override { return acknowledges || unacknowledged == 0; }
     MqttMessage* waiting() override;
@@ -92,6 +92,7 @@ public:
     void deliver(const std::string& topic, const std::string& payload);
 
     bool is_connected = true;
+    bool is_subscribed = true;  ///< The subscriptions of this connection are acknowledged.
     bool acknowledges = true;
     int unacknowledged = 0;
     std::vector<std::pair<std::string, std::string>> published;

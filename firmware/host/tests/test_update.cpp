@@ -171,6 +171,30 @@ TEST_F(Update, RefusalIsReportedOncePerRelease) {
     EXPECT_EQ(world.recorder.states, std::vector<std::string>{"rejected:release_expired"});
 }
 
+TEST_F(Update, RefusalOfARetainedMessageIsReportedBeforeTheSubscriptionsAreAcknowledged) {
+    Release older = World::release("0.9.0");
+    older.release_id = "older";
+    world.mqtt.is_connected = false;
+    world.mqtt.is_subscribed = false;
+    world.server.check_in_body = older.notification();
+    world.run_for(60000);
+    ASSERT_TRUE(world.recorder.saw(Reason::version_not_newer)) << world.recorder.names();
+    EXPECT_EQ(world.recorder.states, std::vector<std::string>{});
+    world.mqtt.is_connected = true;
+    world.notify(older.notification());
+    world.run_for(1000);
+    const std::vector<std::string> once{"rejected:version_not_newer"};
+    EXPECT_EQ(world.recorder.states, once);
+    for (int connection = 0; connection < 3; ++connection) {
+        world.mqtt.is_subscribed = true;
+        world.run_for(1000);
+        world.mqtt.is_subscribed = false;
+        world.notify(older.notification());
+        world.run_for(1000);
+    }
+    EXPECT_EQ(world.recorder.states, once);
+}
+
 TEST_F(Update, ReleaseForOthersIsNobodysNews) {
     for (const char* targets : {R"(["AA:BB:CC:DD:EE:02"])", R"("all")"}) {
         Release other = release;

@@ -285,11 +285,9 @@ void OTAUpdateManager::handle_notification(HeapText& text, NotificationSource so
     }
     if (reason != Reason::none) {
         const std::uint64_t now = ports_.clock.uptime_ms();
-        const bool report = now >= next_unverified_report_ms_;
-        if (report) {
+        if (refuse(notification, reason, now >= next_unverified_report_ms_)) {
             next_unverified_report_ms_ = now + kUnverifiedReportInterval_ms;
         }
-        refuse(notification, reason, report);
         return;
     }
 
@@ -337,12 +335,13 @@ void OTAUpdateManager::accept(const Notification& notification, const Manifest& 
     event("accepted", "delay_ms", delay);
 }
 
-void OTAUpdateManager::refuse(const Notification& notification, Reason reason, bool report) {
+/// @return whether it was reported.
+bool OTAUpdateManager::refuse(const Notification& notification, Reason reason, bool report) {
     observer_.on_event({"refused", notification.release_id, notification.version, reason});
     const std::uint32_t hash = hash_of(notification.release_id, reason);
     if (!report || notification.release_id.empty() ||
         std::find(told_.begin(), told_.end(), hash) != told_.end()) {
-        return;
+        return false;
     }
     StatusMessage message;
     message.release_id = notification.release_id;
@@ -350,9 +349,11 @@ void OTAUpdateManager::refuse(const Notification& notification, Reason reason, b
     message.state = to_string(UpdateStatus::rejected);
     message.reason = to_string(reason);
     message.running_version = running_version_;
-    if (publish(message)) {
-        told_[told_next_++ % told_.size()] = hash;
+    if (!publish(message)) {
+        return false;  // Nor told: it is when the release comes again, with the connection or the check-in.
     }
+    told_[told_next_++ % told_.size()] = hash;
+    return true;
 }
 
 void OTAUpdateManager::check_in(std::uint64_t now) {
@@ -742,9 +743,6 @@ void OTAUpdateManager::publish(UpdateStatus status, int progress, Reason reason)
 }
 
 bool OTAUpdateManager::publish(const StatusMessage& message) {
-    if (!ports_.mqtt.connected()) {
-        return false;
-    }
     const std::string json = to_json(message);
     if (!ports_.mqtt.publish(status_topic_.c_str(), json.data(), json.size())) {
         return false;

@@ -85,7 +85,7 @@ public:
     bool connected() const override { return subscribed_; }
 
     bool publish(const char* topic, const char* payload, std::size_t size) override {
-        if (!subscribed_) {
+        if (!accepted_) {
             return false;
         }
         // Counted before: the acknowledgement may come before the call returns. esp_mqtt_client_publish
@@ -130,6 +130,7 @@ private:
                 back_off();
                 break;
             case MQTT_EVENT_CONNECTED:
+                accepted_ = true;
                 subscription_id_ = esp_mqtt_client_subscribe_multiple(event.client, topics_.data(),
                                                                       static_cast<int>(topics_.size()));
                 break;
@@ -137,6 +138,7 @@ private:
                 on_subscribed(event);
                 break;
             case MQTT_EVENT_DISCONNECTED:
+                accepted_ = false;
                 subscribed_ = false;
                 drop_arriving();
                 changed_.give();
@@ -233,7 +235,8 @@ private:
     Signal changed_;
     Signal slot_free_;  ///< Available while no message waits or arrives.
 
-    std::atomic<bool> subscribed_ = false;
+    std::atomic<bool> accepted_ = false;    ///< CONNACK has come.
+    std::atomic<bool> subscribed_ = false;  ///< And the SUBACK.
     std::atomic<int> unacknowledged_ = 0;
     std::atomic<bool> waiting_full_ = false;  ///< Hands `waiting_` from the one task to the other.
     MqttMessage waiting_;

@@ -104,7 +104,7 @@ public:
     [[nodiscard]] bool connected() const override { return connected_; }
 
     bool publish(const char* topic, const char* payload, std::size_t size) override {
-        if (!connected_) {
+        if (!accepted_) {
             return false;
         }
         ++unacknowledged_;  // Before the call: the acknowledgement comes in the other thread.
@@ -163,6 +163,7 @@ private:
                              result == MOSQ_ERR_ERRNO ? std::strerror(errno) : mosquitto_strerror(result));
                 reported_ = result;
             }
+            accepted_ = false;
             set_connected(false);
             std::unique_lock<std::mutex> lock(mutex_);
             changed_.wait_for(lock, delay, [this] { return stopping_.load(); });
@@ -184,6 +185,7 @@ private:
         if (code != 0) {
             return;
         }
+        me->accepted_ = true;
         me->subscriptions_left_ = me->config_.topic_count;
         for (std::size_t i = 0; i < me->config_.topic_count; ++i) {
             mosquitto_subscribe(client, nullptr, me->config_.topics[i], kQos);
@@ -205,7 +207,9 @@ private:
     }
 
     static void on_disconnect(mosquitto* /*client*/, void* self, int /*code*/) {
-        static_cast<MosquittoClient*>(self)->set_connected(false);
+        auto* const me = static_cast<MosquittoClient*>(self);
+        me->accepted_ = false;
+        me->set_connected(false);
     }
 
     static void on_publish(mosquitto* /*client*/, void* self, int /*id*/) {
@@ -250,7 +254,8 @@ private:
     bool claimed_ = false;
     bool news_ = false;
     std::atomic<bool> stopping_{false};
-    std::atomic<bool> connected_{false};
+    std::atomic<bool> accepted_{false};   ///< CONNACK has come.
+    std::atomic<bool> connected_{false};  ///< And every SUBACK.
     std::atomic<int> unacknowledged_{0};
     // Of the receiving thread only.
     std::size_t subscriptions_left_ = 0;

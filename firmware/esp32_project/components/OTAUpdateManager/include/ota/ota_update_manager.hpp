@@ -173,7 +173,7 @@ private:
     void receive_messages();
     void handle_notification(HeapText& text, NotificationSource source);
     void accept(const Notification& notification, const Manifest& manifest);
-    void refuse(const Notification& notification, Reason reason, bool report);
+    bool refuse(const Notification& notification, Reason reason, bool report);
     void check_in(std::uint64_t now);
 
     // The download.

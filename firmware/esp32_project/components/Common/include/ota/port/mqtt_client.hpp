@@ -44,8 +44,9 @@ public:
     /// Connected to the broker, and the subscriptions of this connection acknowledged.
     [[nodiscard]] virtual bool connected() const = 0;
 
-    /// Sends with QoS 1, not retained.
-    /// @return false when not connected or out of memory: nothing was sent nor queued.
+    /// Sends with QoS 1, not retained. Possible from the broker's CONNACK on: retained messages come before
+    /// the last subscription is acknowledged, and may be answered at once.
+    /// @return false when there is no connection or no memory: nothing was sent nor queued.
     virtual bool publish(const char* topic, const char* payload, std::size_t size) = 0;
 
     /// Every message that publish() took was acknowledged by the broker (PUBACK).
