@@ -15,7 +15,19 @@ import local_cloud
 from harness import Figure, table
 from lab import PROJECT, STATE, environment
 
-ROWS = ("way", "cold_start", "validate", "register", "resolve", "publish", "deliver", "check_in", "status", "peer")
+ROWS = (
+    "way",
+    "cold_start",
+    "validate",
+    "register",
+    "resolve",
+    "publish",
+    "deliver",
+    "check_in",
+    "status",
+    "device",
+    "peer",
+)
 _OUTPUT = PROJECT / "build" / "bench"
 
 

@@ -2,7 +2,8 @@
 
 Prints its port, serves on loopback, and ends when its standard input closes. The path selects the behaviour;
 `/firmware/sensor/<version>` serves ranges of the file given as the argument, and needs the API key. With
-`--notification FILE`, the check-in answers that file's content once it exists.
+`--notification FILE`, the check-in answers that file's content once it exists. With `--cut-at`, the connection is
+dropped each time that so many bytes of the image were sent in all.
 """
 
 import argparse
@@ -18,8 +19,11 @@ arguments = argparse.ArgumentParser(description=__doc__)
 arguments.add_argument("image", type=Path)
 arguments.add_argument("--notification", type=Path)
 arguments.add_argument("--seconds-per-chunk", type=float, default=0)
+arguments.add_argument("--cut-at", type=int, nargs="*", default=[])
 options = arguments.parse_args()
 connections = 0
+image_bytes_sent = 0
+cuts = sorted(options.cut_at)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -40,7 +44,17 @@ class Handler(BaseHTTPRequestHandler):
         if status != 204:
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        if self.path.startswith("/firmware/") and status in {200, 206}:
+            body = self.until_cut(body)
         self.wfile.write(body)
+
+    def until_cut(self, body: bytes) -> bytes:
+        global image_bytes_sent
+        if cuts and image_bytes_sent + len(body) >= cuts[0]:
+            body = body[: cuts.pop(0) - image_bytes_sent]
+            self.close_connection = True
+        image_bytes_sent += len(body)
+        return body
 
     def do_GET(self) -> None:
         path = self.path.split("?")[0]
@@ -51,6 +65,8 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(*((200, options.notification.read_bytes()) if there else (204,)))
         elif path == "/connections":
             self.answer(200, str(connections).encode())
+        elif path == "/image-bytes":
+            self.answer(200, f"{image_bytes_sent} {len(options.cut_at) - len(cuts)}".encode())
         elif path == "/echo":
             self.answer(200, "".join(f"{k}: {v}\n" for k, v in self.headers.items()).encode())
         elif path == "/headers":

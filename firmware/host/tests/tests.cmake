@@ -30,6 +30,11 @@ add_ota_test(test_mqtt_client)
 add_ota_test(test_ota_device)
 add_dependencies(test_ota_device ota_device)
 
+# The benchmark of a device's update, likewise without sanitizers, which cost CPU time.
+add_executable(bench_device ../../bench/device.cpp tests/fake_world.cpp tests/release_builder.cpp tests/signing_key.cpp)
+target_include_directories(bench_device PRIVATE tests)
+target_link_libraries(bench_device PRIVATE ota_plain GTest::gtest ota_warnings)
+
 # Counts what malloc hands out, so it is built without sanitizers, which put their own in its place.
 add_executable(test_heap tests/test_heap.cpp tests/fake_world.cpp tests/release_builder.cpp tests/signing_key.cpp)
 target_include_directories(test_heap PRIVATE tests)
