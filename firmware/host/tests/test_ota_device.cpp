@@ -112,7 +112,14 @@ TEST_F(OtaDevice, InstallsWhatIsAnnouncedAndRunsItAfterItsRestart) {
     start_server();
     const auto device = start_device({"--exit-on", "installed"});
     ASSERT_TRUE(device->read_until("\"checked_in\"", kLimit_ms)) << device->output();
-    publish(release.notification());
+    // Nothing keeps a message for a device that the broker has never seen, and it may not have subscribed
+    // yet.
+    bool accepted = false;
+    for (int attempt = 0; attempt < 30 && !accepted; ++attempt) {
+        publish(release.notification());
+        accepted = device->read_until("\"accepted\"", 2000).has_value();
+    }
+    ASSERT_TRUE(accepted) << device->output();
     const auto installed = device->read_until("\"state\":\"installed\"", kLimit_ms);
     ASSERT_TRUE(installed) << device->output();
     EXPECT_NE(installed->find(R"("running_version":"2.0.0")"), std::string::npos) << *installed;
