@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
 import yaml
-from local_cloud import LocalCloud, Message
+from local_cloud import LocalCloud, Message, Subscriber
 from local_cloud.stack import ARTIFACTS_BUCKET
 
 from .drops import Drop, Key
@@ -73,7 +73,9 @@ class Pipeline:
     def __enter__(self) -> Self:
         self._database = self.cloud.connect_database()
         self._mail = self._stack.enter_context(_Mailbox(self.cloud))
-        self._listener = self._stack.enter_context(_listener(self.cloud))
+        # Not with #, which the emulator, unlike MQTT, does not match with the level above it.
+        topics = [TOPIC_PREFIX, f"{TOPIC_PREFIX}/+", f"{TOPIC_PREFIX}/product/+"]
+        self._listener = self._stack.enter_context(self.listener(_WITNESS_MAC, topics))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -176,11 +178,25 @@ class Pipeline:
 
     def heard(self, release_id: str) -> list[Message]:
         """Everything that was published for a release until now, on whatever topic."""
-        return [message for message in self._heard_so_far() if _fields(message).get("release_id") == release_id]
+        # After a release to thousands of devices, reading all that was ever said takes seconds.
+        told = [message for message in self._heard_so_far() if release_id.encode() in message.payload]
+        return [message for message in told if _fields(message).get("release_id") == release_id]
 
     def heard_of_product(self, product: str) -> list[Message]:
         """Everything that was published for a product until now, on whatever topic."""
-        return [message for message in self._heard_so_far() if _fields(message).get("product") == product]
+        told = [message for message in self._heard_so_far() if product.encode() in message.payload]
+        return [message for message in told if _fields(message).get("product") == product]
+
+    def listener(self, mac: str, topics: list[str]) -> Subscriber:
+        """An MQTT session that may hear every topic, as no device may."""
+        iot = self.cloud.client("iot")
+        self.cloud.device(mac)
+        document = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "iot:*", "Resource": "*"}]}
+        with contextlib.suppress(iot.exceptions.ResourceAlreadyExistsException):
+            iot.create_policy(policyName="witness", policyDocument=json.dumps(document))
+        for principal in iot.list_thing_principals(thingName=mac)["principals"]:
+            iot.attach_policy(policyName="witness", target=principal)
+        return self.cloud.subscriber(mac, topics)
 
     def _heard_so_far(self) -> list[Message]:
         # A broker keeps the order of what it delivers to one client: when this one is there, the others were.
@@ -373,11 +389,14 @@ class _Mailbox:
     def _read(self) -> None:
         while not self._stopped:
             answer = self._sqs.receive_message(QueueUrl=self._queue, MaxNumberOfMessages=10, WaitTimeSeconds=1)
-            for message in answer.get("Messages", []):
-                with self._changed:
+            messages = answer.get("Messages", [])
+            with self._changed:
+                for message in messages:
                     self._sort(json.loads(message["Body"]))
-                    self._changed.notify_all()
-                self._sqs.delete_message(QueueUrl=self._queue, ReceiptHandle=message["ReceiptHandle"])
+                self._changed.notify_all()
+            if messages:
+                read = [{"Id": message["MessageId"], "ReceiptHandle": message["ReceiptHandle"]} for message in messages]
+                self._sqs.delete_message_batch(QueueUrl=self._queue, Entries=read)
 
     def _sort(self, mail: dict[str, Any]) -> None:
         if "TopicArn" in mail:
@@ -391,18 +410,3 @@ class _Mailbox:
         # One that an operator's action started has no object.
         key = json.loads(detail["input"]).get("detail", {}).get("object", {}).get("key", "")
         self.executions.append(Execution(detail["executionArn"], key, detail["status"], output))
-
-
-@contextlib.contextmanager
-def _listener(cloud: LocalCloud) -> Iterator[Any]:
-    """An MQTT session that hears every topic, as no device may."""
-    iot = cloud.client("iot")
-    cloud.device(_WITNESS_MAC)
-    document = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "iot:*", "Resource": "*"}]}
-    with contextlib.suppress(iot.exceptions.ResourceAlreadyExistsException):
-        iot.create_policy(policyName="witness", policyDocument=json.dumps(document))
-    for principal in iot.list_thing_principals(thingName=_WITNESS_MAC)["principals"]:
-        iot.attach_policy(policyName="witness", target=principal)
-    # Not with #, which the emulator, unlike MQTT, does not match with the level above it.
-    with cloud.subscriber(_WITNESS_MAC, [TOPIC_PREFIX, f"{TOPIC_PREFIX}/+", f"{TOPIC_PREFIX}/product/+"]) as session:
-        yield session
