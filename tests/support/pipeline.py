@@ -7,6 +7,7 @@ execution.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import threading
 import time
@@ -90,6 +91,17 @@ class Pipeline:
     def put(self, key: str, body: bytes) -> Upload:
         """Put one object into the inbox."""
         upload = Upload(key, self.s3.put_object(Bucket=self.bucket, Key=key, Body=body)["VersionId"])
+        with self._puts_lock:
+            self._puts.append(upload)
+        return upload
+
+    def upload(self, key: str, body: bytes) -> Upload:
+        """Put one object into the inbox as `aws s3 cp` does, in parts when it is large.
+
+        Only what stays there until its version is known: a member of a drop that is not complete.
+        """
+        self.s3.upload_fileobj(io.BytesIO(body), self.bucket, key)
+        upload = Upload(key, self.s3.head_object(Bucket=self.bucket, Key=key)["VersionId"])
         with self._puts_lock:
             self._puts.append(upload)
         return upload
