@@ -83,7 +83,7 @@ build-firmware:
 	@mkdir -p build; rm -f build/host/built; \
 	if ! command -v cmake >/dev/null || ! command -v ninja >/dev/null; then $(call FIRMWARE_SKIPPED,cmake or ninja is missing); \
 	elif ! cmake -S firmware/host -B build/host -G Ninja >build/firmware.log 2>&1; then $(call FIRMWARE_SKIPPED,cmake refuses (see build/firmware.log)); \
-	else ninja -C build/host --quiet && touch build/host/built; fi
+	else echo "firmware: building its host tests" && ninja -C build/host --quiet && touch build/host/built; fi
 
 test-firmware: build-firmware ## run the firmware's host tests
 	@test ! -e build/host/built || ctest --test-dir build/host --output-on-failure --progress

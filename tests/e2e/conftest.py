@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from local_cloud import LocalCloud, running
+from local_cloud import LocalCloud, LocalCloudError, running
+from local_cloud.simulated_device import SimulatedDevice, build_ota_device
 from support.drops import key
 from support.logs import all_logs, secrets_of
 from support.pipeline import Pipeline
@@ -53,3 +54,26 @@ def new_product() -> Callable[[str], str]:
 def product(new_product: Callable[[str], str]) -> str:
     """A product of the test's own."""
     return new_product("product")
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory):
+    try:
+        return build_ota_device(tmp_path_factory.mktemp("host") / "build.log")
+    except LocalCloudError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def fleet(cloud, program, tmp_path):
+    """Makes devices of a product; each trusts the tests' release key, as the pipeline does."""
+    cloud.trust(key().public_pem.encode())
+    trusted_key = tmp_path / "release.pem"
+    trusted_key.write_text(key().public_pem)
+
+    def device(mac, product, **options):
+        return SimulatedDevice(
+            program, cloud, tmp_path, mac=mac, product=product, trusted_key=trusted_key, version="1.0.0", **options
+        )
+
+    return device

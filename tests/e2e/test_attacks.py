@@ -17,8 +17,7 @@ from dataclasses import dataclass, field
 
 import pytest
 import requests
-from local_cloud import LocalCloudError
-from local_cloud.simulated_device import SimulatedDevice, build_ota_device
+from local_cloud.simulated_device import SimulatedDevice
 from ota_core.errors import RejectionCode
 from support.drops import Drop, key, make_drop, seal
 from support.esp_images import app_image
@@ -147,14 +146,6 @@ def notification(drop, **changes):
         "manifest": json.loads(drop.manifest),
     }
     return json.dumps(said | changes).encode()
-
-
-@pytest.fixture(scope="module")
-def program(tmp_path_factory):
-    try:
-        return build_ota_device(tmp_path_factory.mktemp("host") / "build.log")
-    except LocalCloudError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")

@@ -1,35 +1,9 @@
 """The whole way: from `aws s3 cp` to devices that run the new version, with the firmware's own update code."""
 
-import pytest
-from local_cloud import LocalCloudError
-from local_cloud.simulated_device import SimulatedDevice, build_ota_device
 from support.drops import key, make_drop
 from support.esp_images import app_image
 
 MACS = [f"02:DE:00:00:00:{number:02X}" for number in range(8)]
-
-
-@pytest.fixture(scope="module")
-def program(tmp_path_factory):
-    try:
-        return build_ota_device(tmp_path_factory.mktemp("host") / "build.log")
-    except LocalCloudError as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture
-def fleet(cloud, program, tmp_path):
-    """Makes devices of a product; each trusts the tests' release key, as the pipeline does."""
-    cloud.trust(key().public_pem.encode())
-    trusted_key = tmp_path / "release.pem"
-    trusted_key.write_text(key().public_pem)
-
-    def device(mac, product, **options):
-        return SimulatedDevice(
-            program, cloud, tmp_path, mac=mac, product=product, trusted_key=trusted_key, version="1.0.0", **options
-        )
-
-    return device
 
 
 def drop_in(cloud, stem, drop):

@@ -1,5 +1,6 @@
 """The state machine's own promises."""
 
+import random
 import re
 
 
@@ -14,6 +15,20 @@ def test_every_task_retries_alike(state_machine):
     retries = {name: state["Retry"] for name, state in all_states(state_machine["States"]) if state["Type"] == "Task"}
     assert len(retries) > 10
     assert all(retry == retries["ValidateSignature"] for retry in retries.values())
+
+
+def test_retries_outlast_an_outage_of_five_minutes(state_machine):
+    # With full jitter a wait is between 0 and the delay:
+    # https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html
+    _, retry = state_machine["States"]["ValidateSignature"]["Retry"]
+    assert retry["JitterStrategy"] == "FULL"
+    delays = [
+        min(retry["IntervalSeconds"] * retry["BackoffRate"] ** attempt, retry["MaxDelaySeconds"])
+        for attempt in range(retry["MaxAttempts"])
+    ]
+    dice = random.Random(1)  # noqa: S311 - no secret
+    outlasted = sum(sum(dice.uniform(0, delay) for delay in delays) > 300 for _ in range(2000))
+    assert outlasted > 0.99 * 2000
 
 
 def test_nothing_is_caught_so_that_a_redrive_continues_where_it_broke(state_machine):
