@@ -43,11 +43,11 @@ def main() -> None:
     )
 
 
-def chunk_event(version: str, number: int) -> dict[str, object]:
-    first = number * _CHUNK_BYTES
+def chunk_event(version: str, number: int, chunk_bytes: int = _CHUNK_BYTES) -> dict[str, object]:
+    first = number * chunk_bytes
     event = read_event("deliver_firmware", "chunk")
     event["pathParameters"] = {"product": PRODUCT, "version": version}
-    event["multiValueHeaders"]["Range"] = [f"bytes={first}-{first + _CHUNK_BYTES - 1}"]
+    event["multiValueHeaders"]["Range"] = [f"bytes={first}-{first + chunk_bytes - 1}"]
     return event
 
 

@@ -25,13 +25,15 @@ from local_cloud.processes import free_port
 
 _DEVICES = 100_000
 _POLLS = 300
-_DOWNLOADS = 10
-_CHUNKS = IMAGE_BYTES // (64 * 1024)
+_DOWNLOADS = 40
+# The client chooses; up to 4,500,000 bytes come through the function.
+_CHUNK_KIB = (64, 256, 1024)
 
 
 def main() -> None:
     image = os.urandom(IMAGE_BYTES)
-    (polls, polls_with_emulator), (rate, rate_with_emulator) = _ours(image)
+    polls, polls_with_emulator = _our_polls()
+    downloads = _our_downloads(image)
     peer_polls, peer_rate = _goosebits(image)
     report(
         Figure(
@@ -43,22 +45,25 @@ def main() -> None:
             peer=f"gooseBit {peer_polls:,.0f}; ours is {polls / peer_polls:.1f} ×",
             more={"with_emulator": polls_with_emulator, "goosebit": peer_polls},
         ),
-        Figure(
-            row="peer: downloads",
-            what="MB per CPU-second, ours in chunks of 64 KiB, gooseBit whole",
-            ours=rate / 1e6,
-            goal="≥ 2 × gooseBit",
-            is_met=rate >= 2 * peer_rate,
-            peer=f"gooseBit {peer_rate / 1e6:,.0f}; ours is {rate / peer_rate:.1f} ×",
-            more={"with_emulator": rate_with_emulator / 1e6, "goosebit": peer_rate / 1e6},
+        *(
+            Figure(
+                row="peer: downloads",
+                what=f"MB per CPU-second, ours in chunks of {kib:,} KiB, gooseBit whole",
+                ours=rate / 1e6,
+                # The firmware asks for 64 KiB at a time.
+                goal="≥ 2 × gooseBit" if kib == 64 else "",
+                is_met=rate >= 2 * peer_rate if kib == 64 else None,
+                peer=f"gooseBit {peer_rate / 1e6:,.0f}; ours is {rate / peer_rate:.1f} ×",
+                more={"with_emulator": with_emulator / 1e6, "goosebit": peer_rate / 1e6},
+            )
+            for kib, (rate, with_emulator) in downloads.items()
         ),
     )
 
 
-def _ours(image: bytes) -> list[tuple[float, float]]:
-    """Polls and bytes per CPU-second, each of the function alone and with the emulator."""
-    database = connect_database()
-    latest = fill_with_devices(database, _DEVICES, "release_targets")
+def _our_polls() -> tuple[float, float]:
+    """Per CPU-second of the function alone, and with the emulator."""
+    latest = fill_with_devices(connect_database(), _DEVICES, "release_targets")
     events = [check_in_event(mac_of(number), latest["version"]) for number in _some_devices()]
     with Runtime(*built("CheckForUpdate")) as runtime:
 
@@ -66,17 +71,24 @@ def _ours(image: bytes) -> list[tuple[float, float]]:
             for event in events:
                 runtime.invoke(event)
 
-        polls = _rates(runtime, poll, _POLLS)
-    version = insert_image(database, image)["version"]
-    chunks = [chunk_event(version, number) for number in range(_CHUNKS)]
+        return _rates(runtime, poll, _POLLS)
+
+
+def _our_downloads(image: bytes) -> dict[int, tuple[float, float]]:
+    """Bytes per CPU-second of the function alone, and with the emulator, by the KiB of a chunk."""
+    version = insert_image(connect_database(), image)["version"]
+    found = {}
     with Runtime(*built("DeliverFirmware")) as runtime:
+        for kib in _CHUNK_KIB:
+            chunks = [chunk_event(version, number, kib * 1024) for number in range(-(-len(image) // (kib * 1024)))]
 
-        def download() -> None:
-            for _ in range(_DOWNLOADS):
-                for chunk in chunks:
-                    runtime.invoke(chunk)
+            def download(chunks: list[dict[str, object]] = chunks) -> None:
+                for _ in range(_DOWNLOADS):
+                    for chunk in chunks:
+                        runtime.invoke(chunk)
 
-        return [polls, _rates(runtime, download, _DOWNLOADS * _CHUNKS * 64 * 1024)]
+            found[kib] = _rates(runtime, download, _DOWNLOADS * len(image))
+    return found
 
 
 def _goosebits(image: bytes) -> tuple[float, float]:

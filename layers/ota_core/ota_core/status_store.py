@@ -18,26 +18,29 @@ if TYPE_CHECKING:
 
 # The states, lowest first; the words are ours.
 _ORDER = f"ARRAY[{', '.join(repr(state.value) for state in DeviceState)}]"
-# One document: pg8000 writes an array, value by value, at twenty times the cost, and reads rows as slowly.
-_MESSAGES = """
-messages AS (
-    SELECT CAST(item ->> 0 AS bigint) AS release, item ->> 1 AS product, CAST(item ->> 2 AS macaddr) AS mac,
-        item ->> 3 AS state, CAST(item ->> 4 AS smallint) AS progress, item ->> 5 AS reason,
-        item ->> 6 AS running_version, CAST(item ->> 7 AS timestamptz) AS received_at
-    FROM jsonb_array_elements(CAST(:messages AS jsonb)) AS item
-)
-"""
-# First of all, and in the order of MACs: from here on no other transaction records these devices.
-_SEE_DEVICES = f"""
-WITH {_MESSAGES}
-INSERT INTO devices (mac, product, last_seen_at)
-SELECT mac, (array_agg(product ORDER BY release DESC))[1], max(received_at) FROM messages GROUP BY mac ORDER BY mac
-ON CONFLICT (mac) DO UPDATE SET last_seen_at = greatest(devices.last_seen_at, EXCLUDED.last_seen_at)
-"""  # noqa: S608 - the words are ours
-_ADD_STATES_AND_HISTORY = f"""
-WITH {_MESSAGES}, raised AS (
+# One document, sent once: pg8000 writes an array, value by value, at twenty times the cost, and reads rows as slowly.
+#
+# Devices first, in the order of MACs, and everything else only when all are locked (`count(*)` reads `seen` to its
+# end): from then on no other transaction records these devices. What ON CONFLICT finds is the row of now, whenever the
+# statement began.
+_RECORD = f"""
+WITH messages AS (
+    SELECT number, releases.release_id, releases.id AS release, releases.product, CAST(item ->> 1 AS macaddr) AS mac,
+        item ->> 2 AS state, CAST(item ->> 3 AS smallint) AS progress, item ->> 4 AS reason,
+        item ->> 5 AS running_version, CAST(item ->> 6 AS timestamptz) AS received_at
+    FROM jsonb_array_elements(CAST(:messages AS jsonb)) WITH ORDINALITY AS sent (item, number)
+    JOIN releases ON releases.release_id = item ->> 0
+), seen AS (
+    INSERT INTO devices (mac, product, last_seen_at)
+    SELECT mac, (array_agg(product ORDER BY release DESC))[1], max(received_at) FROM messages GROUP BY mac ORDER BY mac
+    ON CONFLICT (mac) DO UPDATE SET last_seen_at = greatest(devices.last_seen_at, EXCLUDED.last_seen_at)
+    RETURNING mac
+), locked AS (
+    SELECT count(*) FROM seen
+), raised AS (
     INSERT INTO device_states (release, mac, state, progress, reason, running_version, updated_at)
-    SELECT DISTINCT ON (release, mac) release, mac, state, progress, reason, running_version, received_at FROM messages
+    SELECT DISTINCT ON (release, mac) release, mac, state, progress, reason, running_version, received_at
+    FROM messages, locked
     ORDER BY release, mac, array_position({_ORDER}, state) DESC, received_at DESC
     ON CONFLICT (release, mac) DO UPDATE SET
         state = EXCLUDED.state, progress = EXCLUDED.progress, reason = EXCLUDED.reason,
@@ -46,7 +49,7 @@ WITH {_MESSAGES}, raised AS (
         > (array_position({_ORDER}, device_states.state), device_states.updated_at)
 ), said AS (
     INSERT INTO device_history (mac, release, state, reason, running_version, reported_at, last_reported_at)
-    SELECT mac, release, state, reason, running_version, min(received_at), max(received_at) FROM messages
+    SELECT mac, release, state, reason, running_version, min(received_at), max(received_at) FROM messages, locked
     GROUP BY mac, release, state, reason, running_version
     ORDER BY min(received_at), array_position({_ORDER}, state)
     ON CONFLICT (mac, release, state, (coalesce(reason, '')), (coalesce(running_version, ''))) DO UPDATE SET
@@ -55,9 +58,16 @@ WITH {_MESSAGES}, raised AS (
     WHERE EXCLUDED.reported_at < device_history.reported_at
         OR EXCLUDED.last_reported_at > device_history.last_reported_at
     RETURNING mac, release, state, reason, running_version, xmax = 0 AS is_new
+), numbered AS (
+    SELECT max(messages.number) - 1 AS number, said.is_new FROM said JOIN messages
+        ON messages.mac = said.mac AND messages.release = said.release AND messages.state = said.state
+        AND messages.reason IS NOT DISTINCT FROM said.reason
+        AND messages.running_version IS NOT DISTINCT FROM said.running_version
+    GROUP BY said.mac, said.release, said.state, said.reason, said.running_version, said.is_new
 )
-SELECT coalesce(json_agg(json_build_array(upper(mac::text), release, state, reason, running_version, is_new)), '[]')
-FROM said
+SELECT (SELECT coalesce(json_object_agg(DISTINCT release_id, product), '{{}}') FROM messages),
+    coalesce(json_agg(number), '[]'), coalesce(json_agg(number) FILTER (WHERE is_new), '[]')
+FROM numbered
 """  # noqa: S608 - the words are ours
 # What a device runs, and is, follows from the latest release that it spoke of and the highest state there, in whatever
 # order it was heard. A release that it refused may be another product's.
@@ -72,7 +82,7 @@ UPDATE devices SET
         SELECT releases.product FROM device_states JOIN releases ON releases.id = device_states.release
         WHERE device_states.mac = devices.mac ORDER BY device_states.state = 'rejected', release DESC LIMIT 1
     )
-WHERE mac = ANY(ARRAY(SELECT CAST(jsonb_array_elements_text(CAST(:macs AS jsonb)) AS macaddr)))
+WHERE mac = ANY(CAST(:macs AS macaddr[]))
 """  # noqa: S608 - the words are ours
 
 
@@ -105,45 +115,29 @@ class StatusStore:
 
     def record(self, statuses: Sequence[DeviceStatus]) -> Recorded:
         """Record a batch in one transaction. Repetition and order change nothing."""
+        messages = json.dumps(
+            [
+                (
+                    status.release_id,
+                    status.mac,
+                    status.state,
+                    status.progress,
+                    status.reason,
+                    status.running_version,
+                    status.received_at.isoformat(),
+                )
+                for status in statuses
+            ]
+        )
 
         def work(connection: Connection) -> Recorded:
-            releases = {
-                release_id: (release, product)
-                for release_id, release, product in connection.run(
-                    "SELECT release_id, id, product FROM releases WHERE release_id = ANY(:release_ids)",
-                    release_ids=sorted({status.release_id for status in statuses}),
-                )
-            }
-            known = [(*releases[status.release_id], status) for status in statuses if status.release_id in releases]
-            unknown = {status.release_id for status in statuses} - releases.keys()
-            return Recorded(unknown, _record(connection, known) if known else [])
+            [[products, said, new]] = connection.run(_RECORD, messages=messages)
+            if said:
+                # In a statement of its own, which sees what the first one wrote.
+                connection.run(_UPDATE_DEVICES, macs=f"{{{','.join({statuses[number].mac for number in said})}}}")
+            return Recorded(
+                unknown={status.release_id for status in statuses} - products.keys(),
+                news=[News(products[statuses[number].release_id], statuses[number]) for number in new],
+            )
 
         return self._database.transaction(work)
-
-
-def _record(connection: Connection, known: list[tuple[int, str, DeviceStatus]]) -> list[News]:
-    messages = json.dumps(
-        [
-            (
-                release,
-                product,
-                status.mac,
-                status.state,
-                status.progress,
-                status.reason,
-                status.running_version,
-                status.received_at.isoformat(),
-            )
-            for release, product, status in known
-        ]
-    )
-    connection.run(_SEE_DEVICES, messages=messages)
-    [[said]] = connection.run(_ADD_STATES_AND_HISTORY, messages=messages)
-    if said:
-        connection.run(_UPDATE_DEVICES, macs=json.dumps([mac for mac, *_ in said]))
-    new = {(mac, *rest) for mac, *rest, is_new in said if is_new}
-    news = {
-        (status.mac, release, status.state, status.reason, status.running_version): News(product, status)
-        for release, product, status in known
-    }
-    return [news[key] for key in new]
