@@ -64,7 +64,7 @@ class DropPaths:
         stem = image.name.removesuffix(Member.IMAGE.value)
         if stem in {image.name, ""}:
             raise SigningError(
-                "image_misnamed", f"The image is named {image.name!r}; expected <name>.bin. The inbox takes no other."
+                "image_misnamed", f"The image is named {str(image)!r}; expected <name>.bin. The inbox takes no other."
             )
         return cls(image, image.with_name(stem + Member.MANIFEST.value), image.with_name(stem + Member.TARGETS.value))
 
