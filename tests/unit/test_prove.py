@@ -1,5 +1,8 @@
 """The table of what was withstood cannot be had by leaving things out."""
 
+import json
+import sys
+
 import prove
 import pytest
 
@@ -63,3 +66,19 @@ def test_table_sums_each_heading():
 def test_nothing_is_recorded_without_the_option(proof, proving, folder):
     proof("inputs", "envelope", tried=1, withstood=1)
     assert folder.exists() == proving
+
+
+REPORT = "import prove; [prove.report(kind, 'all', tried=1, withstood=1) for kind in prove.KINDS]"
+
+
+@pytest.mark.parametrize(
+    ("suite", "fuzzing", "proven"), [(REPORT, "", True), (REPORT + "; exit(1)", "", False), (REPORT, "exit(1)", False)]
+)
+def test_suites_and_fuzzing_all_have_to_succeed(monkeypatch, tmp_path, capsys, suite, fuzzing, proven):
+    report_into = f"import pathlib, prove; prove.ROWS = pathlib.Path({str(tmp_path / 'proof')!r}); "
+    monkeypatch.setattr(prove, "PROJECT", tmp_path)
+    monkeypatch.setattr(prove, "SUITES", [[sys.executable, "-c", report_into + suite]])
+    monkeypatch.setattr(prove, "FUZZING", [sys.executable, "-c", fuzzing])
+    assert prove.main() == (0 if proven else 1)
+    assert bool(json.loads((tmp_path / "build" / "proof.json").read_text())["shortcomings"]) is not proven
+    assert ("failed" in capsys.readouterr().out) is not proven
