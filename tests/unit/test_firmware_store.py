@@ -1,9 +1,11 @@
 import base64
 import hashlib
+import io
 import json
 
 import pytest
 from botocore.exceptions import ClientError
+from botocore.response import StreamingBody
 from botocore.stub import Stubber
 from ota_core.firmware_store import FirmwareStore, ObjectGone, ObjectVersion
 
@@ -40,11 +42,38 @@ def test_current_version_is_found(store, put):
     assert store.find("inbox/other.bin") is None
 
 
-def test_refused_access_is_not_taken_for_a_missing_object(s3):
+def test_current_version_is_fetched_with_its_bytes(store, put):
+    put("inbox/app.manifest.json", b"old")
+    newer = put("inbox/app.manifest.json", b"newer")
+    assert store.fetch("inbox/app.manifest.json", 5) == (newer, b"newer")
+    assert store.fetch("inbox/other.manifest.json", 5) is None
+
+
+def test_no_byte_is_fetched_of_what_is_too_large(s3):
+    class Unread(io.BytesIO):
+        def read(self, *_):
+            raise AssertionError
+
+    body = Unread(b"newer")
     with Stubber(s3) as stub:
-        stub.add_client_error("head_object", service_error_code="403", http_status_code=403)
+        stub.add_response("get_object", {"VersionId": "v", "ContentLength": 5, "Body": StreamingBody(body, 5)})
+        fetched = FirmwareStore(s3, "bucket").fetch("inbox/app.manifest.json", 4)
+    assert fetched == (ObjectVersion("inbox/app.manifest.json", "v", 5), None)
+    assert body.closed, "the connection would hang"
+
+
+@pytest.mark.parametrize(
+    ("call", "ask"),
+    [
+        ("head_object", lambda store: store.find("inbox/app.bin")),
+        ("get_object", lambda store: store.fetch("inbox/app.bin", 5)),
+    ],
+)
+def test_refused_access_is_not_taken_for_a_missing_object(s3, call, ask):
+    with Stubber(s3) as stub:
+        stub.add_client_error(call, service_error_code="403", http_status_code=403)
         with pytest.raises(ClientError, match="403"):
-            FirmwareStore(s3, "bucket").find("inbox/app.bin")
+            ask(FirmwareStore(s3, "bucket"))
 
 
 def test_very_version_is_read_whatever_came_after_it(store, put):

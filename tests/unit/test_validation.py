@@ -276,6 +276,11 @@ class Unread(FirmwareStore):
 
     suffix = ""
 
+    def fetch(self, key, max_bytes):
+        found = super().fetch(key, max_bytes)
+        assert found is None or found[1] is None or not key.endswith(self.suffix)
+        return found
+
     def read(self, version):
         assert not version.key.endswith(self.suffix)
         return super().read(version)

@@ -57,6 +57,23 @@ class FirmwareStore:
             raise
         return ObjectVersion(key, head["VersionId"], head["ContentLength"])
 
+    def fetch(self, key: str, max_bytes: int) -> tuple[ObjectVersion, bytes | None] | None:
+        """The current version of an object and its bytes, in one call; None where there is no object.
+
+        Of one that is larger than `max_bytes` no byte is read, and there is None in place of the bytes.
+        """
+        try:
+            answer = self._s3.get_object(Bucket=self._bucket, Key=key)
+        except ClientError as error:
+            if _code(error) in _GONE:
+                return None
+            raise
+        version = ObjectVersion(key, answer["VersionId"], answer["ContentLength"])
+        if version.size > max_bytes:
+            answer["Body"].close()
+            return version, None
+        return version, answer["Body"].read(version.size)
+
     def read(self, version: ObjectVersion) -> bytes:
         """All bytes of an object version, at most `version.size` of them.
 
@@ -88,13 +105,17 @@ class FirmwareStore:
 
     def write_once(self, key: str, body: bytes) -> bytes:
         """Write an object unless one of this key is there; give back what is there now."""
+        return body if self._create(key, body) else self.read_current(key)
+
+    def _create(self, key: str, body: bytes) -> bool:
+        """Write an object, or give False where one of this key is there."""
         try:
             self._s3.put_object(Bucket=self._bucket, Key=key, Body=body, IfNoneMatch="*")
         except ClientError as error:
             if _code(error) != "PreconditionFailed":
                 raise
-            return self.read_current(key)
-        return body
+            return False
+        return True
 
     def claim(self, members: list[ObjectVersion], execution: str) -> bool:
         """Take this exact set of object versions for an execution; False when another one has it.
@@ -108,7 +129,7 @@ class FirmwareStore:
 
     def remember_key(self, keyid: str, pem: bytes) -> None:
         """Keep the public key of a release, so that its signature can be checked after the key was revoked."""
-        self.write_once(f"{KEYS}{keyid}.pem", pem)
+        self._create(f"{KEYS}{keyid}.pem", pem)
 
     def remembers_key(self, keyid: str) -> bool:
         """Whether a release was ever signed by this key."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,9 +20,12 @@ def publish_batch(store: FirmwareStore, notifier: DeviceNotifier, batch_key: str
         How many messages were published: none for a batch that is done.
     """
     mark = f"{batch_key}.done"
-    if store.is_there(mark):
-        return 0
-    batch = json.loads(store.read_current(batch_key))
+    with ThreadPoolExecutor() as pool:
+        # Meanwhile, for a batch is hardly ever done.
+        reading = pool.submit(store.read_current, batch_key)
+        if store.is_there(mark):
+            return 0
+        batch = json.loads(reading.result())
     notifier.publish(batch["topics"], batch["payload"].encode(), retain=batch["retain"])
     store.write(mark, b"")
     return len(batch["topics"])

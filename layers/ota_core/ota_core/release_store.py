@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from . import admission
+from .errors import DropRejected
 from .rollout import write_rollout
 
 if TYPE_CHECKING:
@@ -109,61 +110,67 @@ def _register(
         product=manifest.product,
     )
     line = admission.ProductLine(latest_version, last_sequence)
-    same_manifest, same_version = _earlier(connection, release)
-    if same_manifest is not None:
-        version, state, owner = same_manifest
-        if owner == execution:
-            return Registered(version)
-        if state not in UNDER_WAY:
-            return AlreadyReleased(version)
-        if owner != take_over_from:
-            return InProgress(owner)
-        connection.run(
-            # What broke left its own members in the inbox, perhaps under other names.
-            "UPDATE releases SET execution_arn = :execution, drop_members = drop_members || CAST(:members AS jsonb) "
-            "WHERE manifest_sha256 = :manifest_sha256",
-            execution=execution,
-            members=json.dumps(release.drop_members),
-            manifest_sha256=release.manifest_sha256,
-        )
-        return Registered(version)
-    version = admission.assign_version(manifest, line)
-    if same_version is not None and same_version != manifest.image_sha256:
-        raise admission.version_conflict(manifest.product, version, same_version, manifest.image_sha256)
+    try:
+        version = admission.assign_version(manifest, line)
+    except DropRejected:
+        # So is every manifest that was registered before: its own sequence is among those that were accepted.
+        earlier = _register_again(connection, release, execution, take_over_from)
+        if earlier is None:
+            raise
+        return earlier
     _insert(connection, release, version, admission.higher_version(version, line), execution)
     return Registered(version)
 
 
-def _earlier(connection: Connection, release: NewRelease) -> tuple[tuple[str, str, str] | None, str | None]:
-    """The release of the same manifest (version, state, owner), and the image digest of the same version."""
+def _register_again(
+    connection: Connection, release: NewRelease, execution: str, take_over_from: str | None
+) -> Registered | AlreadyReleased | InProgress | None:
+    """What an earlier registration of the same manifest means for this one; None where there was none."""
     rows = connection.run(
-        "SELECT manifest_sha256, version, state, execution_arn, image_sha256 FROM releases "
-        "WHERE manifest_sha256 = :manifest_sha256 OR (product = :product AND version = :version)",
+        "SELECT version, state, execution_arn FROM releases WHERE manifest_sha256 = :manifest_sha256",
         manifest_sha256=release.manifest_sha256,
-        product=release.manifest.product,
-        version=release.manifest.version,
     )
-    same_manifest = same_version = None
-    for manifest_sha256, version, state, owner, image_sha256 in rows:
-        if manifest_sha256 == release.manifest_sha256:
-            same_manifest = (version, state, owner)
-        else:
-            same_version = image_sha256
-    return same_manifest, same_version
+    if not rows:
+        return None
+    [(version, state, owner)] = rows
+    if owner == execution:
+        return Registered(version)
+    if state not in UNDER_WAY:
+        return AlreadyReleased(version)
+    if owner != take_over_from:
+        return InProgress(owner)
+    connection.run(
+        # What broke left its own members in the inbox, perhaps under other names.
+        "UPDATE releases SET execution_arn = :execution, drop_members = drop_members || CAST(:members AS jsonb) "
+        "WHERE manifest_sha256 = :manifest_sha256",
+        execution=execution,
+        members=json.dumps(release.drop_members),
+        manifest_sha256=release.manifest_sha256,
+    )
+    return Registered(version)
 
 
 def _insert(connection: Connection, release: NewRelease, version: str, latest_version: str, execution: str) -> None:
+    """Record a release, and find in the same round trip what stands against it.
+
+    Raises:
+        DropRejected: the version was released with other bytes. It is for the transaction to take the release back.
+    """
     manifest = release.manifest
-    connection.run(
+    conflicting = connection.run(
         "WITH product_line AS ("
         " UPDATE products SET latest_version = :latest_version, last_sequence = :sequence WHERE product = :product"
-        ") INSERT INTO releases (release_id, manifest_sha256, product, version, sequence, chip, changelog, envelope,"
+        "), new_release AS ("
+        " INSERT INTO releases (release_id, manifest_sha256, product, version, sequence, chip, changelog, envelope,"
         " keyid, image_key, image_version_id, image_size, image_sha256, image_signature, target_count,"
         " allow_downgrade, rollout, targets_key, targets_version_id, warnings, drop_members, expires_at,"
         " execution_arn) VALUES (:release_id, :manifest_sha256, :product, :version, :sequence, :chip, :changelog,"
         " :envelope, :keyid, :image_key, :image_version_id, :image_size, :image_sha256, :image_signature,"
         " :target_count, :allow_downgrade, CAST(:rollout AS jsonb), :targets_key, :targets_version_id,"
-        " CAST(:warnings AS jsonb), CAST(:drop_members AS jsonb), :expires_at, :execution)",
+        " CAST(:warnings AS jsonb), CAST(:drop_members AS jsonb), :expires_at, :execution)"
+        # Sees the releases as they were before the new one.
+        ") SELECT image_sha256 FROM releases"
+        " WHERE product = :product AND version = :version AND image_sha256 <> :image_sha256 LIMIT 1",
         latest_version=latest_version,
         release_id=release.release_id,
         manifest_sha256=release.manifest_sha256,
@@ -189,6 +196,8 @@ def _insert(connection: Connection, release: NewRelease, version: str, latest_ve
         expires_at=manifest.expires,
         execution=execution,
     )
+    if conflicting:
+        raise admission.version_conflict(manifest.product, version, conflicting[0][0], manifest.image_sha256)
 
 
 def lock_owned_release(connection: Connection, release_id: str, execution: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -117,14 +118,22 @@ class Validation:
             drop = inbox.locate(key)
         except DropRejected as reason:
             return self._reject_stranger(key, reason, execution)
-        found = {member: self._store.find(drop.key(member)) for member in (Member.IMAGE, Member.MANIFEST)}
-        image, manifest_file = found.values()
-        if image is None or manifest_file is None:
+        # What does not need the other's answer is asked at once: a drop waits for S3, not for us.
+        with ThreadPoolExecutor() as pool:
+            finding = pool.submit(self._store.find, drop.key(Member.IMAGE))
+            fetched = self._store.fetch(drop.key(Member.MANIFEST), MAX_ENVELOPE_BYTES)
+            image = finding.result()
+        if image is None or fetched is None:
+            found = {Member.IMAGE: image, Member.MANIFEST: fetched}
             return Waiting([drop.key(member) for member, version in found.items() if version is None])
+        manifest_file, envelope = fetched
         members = [image, manifest_file]
         try:
             try:
-                envelope, opened, manifest = self._open(manifest_file)
+                if envelope is None:
+                    raise envelope_too_large(manifest_file.size)
+                opened = open_envelope(envelope, self._trusted_keys.find, self._store.remembers_key)
+                manifest = parse_manifest(opened.payload)
                 targets_file = self._find_targets(drop) if isinstance(manifest.targets, TargetsFile) else None
                 members += [targets_file] if targets_file else []
             finally:
@@ -148,13 +157,6 @@ class Validation:
             raise _NotOurs("a newer member arrived, and its own execution acts")
         if not self._store.claim(members, execution):
             raise _NotOurs("another execution has this drop")
-
-    def _open(self, manifest_file: ObjectVersion) -> tuple[bytes, OpenedEnvelope, Manifest]:
-        if manifest_file.size > MAX_ENVELOPE_BYTES:
-            raise envelope_too_large(manifest_file.size)
-        raw = self._store.read(manifest_file)
-        opened = open_envelope(raw, self._trusted_keys.find, self._store.remembers_key)
-        return raw, opened, parse_manifest(opened.payload)
 
     def _find_targets(self, drop: Drop) -> ObjectVersion:
         key = drop.key(Member.TARGETS)
@@ -188,20 +190,24 @@ class Validation:
         release_id = admission.release_id_of(opened.payload)
         # An `auto` version is not known yet.
         release = manifest.sequence if manifest.version == AUTO else manifest.version
+        image_key = f"{RELEASES}{manifest.product}/{release}/{manifest.image_sha256}.bin"
+        pem = opened.public_key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         stored_targets = None
-        if macs is not None:
-            lines = "".join(f"{mac}\n" for mac in macs).encode()
-            stored_targets = self._store.write(f"{WORK}{release_id}/targets.txt", lines)
-        self._store.remember_key(
-            opened.keyid, opened.public_key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-        )
+        with ThreadPoolExecutor() as pool:
+            storing = pool.submit(self._store.write, image_key, image_bytes)
+            remembering = pool.submit(self._store.remember_key, opened.keyid, pem)
+            if macs is not None:
+                lines = "".join(f"{mac}\n" for mac in macs).encode()
+                stored_targets = self._store.write(f"{WORK}{release_id}/targets.txt", lines)
+            stored_image = storing.result()
+            remembering.result()
         return Accepted(
             members=members,
             release_id=release_id,
             manifest_sha256=hashlib.sha256(opened.payload).hexdigest(),
             envelope=envelope,
             keyid=opened.keyid,
-            image=self._store.write(f"{RELEASES}{manifest.product}/{release}/{manifest.image_sha256}.bin", image_bytes),
+            image=stored_image,
             targets=stored_targets,
             target_count=None if isinstance(manifest.targets, AllDevices) else len(macs or ()),
             warnings=warnings,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .envelope import payload_of
 from .manifest import Manifest, parse_manifest
 from .notification import write_notification
-from .release_store import UNDER_WAY, lock_owned_release
+from .release_store import UNDER_WAY, ReleaseSuperseded, lock_owned_release
 from .targets import AllDevices
 
 if TYPE_CHECKING:
@@ -61,12 +61,14 @@ class WaveStore:
         Raises:
             ReleaseSuperseded: it does not.
         """
-
-        def work(connection: Connection) -> StoredRelease:
-            release = lock_owned_release(connection, release_id, execution)
-            return _stored(connection.run(f"{_SELECT} WHERE id = :id", id=release)[0])
-
-        return self._database.transaction(work)
+        rows = self._database.statement(
+            f"{_SELECT} WHERE release_id = :release_id AND execution_arn = :execution",
+            release_id=release_id,
+            execution=execution,
+        )
+        if not rows:
+            raise ReleaseSuperseded(release_id)
+        return _stored(rows[0])
 
     def record_listed_devices(self, release_id: str, execution: str, chunks: Callable[[], Iterable[bytes]]) -> None:
         """Record the devices that a release lists, replacing what an earlier attempt recorded.
