@@ -32,6 +32,12 @@ _FUNCTIONS = {
     "PublishMqtt": ("s3",),
     "AdvanceRollout": _DATABASE,
     "SettleDrop": ("s3",),
+    "OperatorApi": ("lambda", "stepfunctions", "s3"),
+    "OperateReleases": _DATABASE,
+    "AnnounceFailure": ("events", "sns"),
+    "CheckConsistency": (*_DATABASE, "s3"),
+    "MigrateDatabase": _DATABASE,
+    "ServeConsole": (),
 }
 _RUNS = 3
 _INIT = re.compile(r"INIT REPORT\(durationMs: ([\d.]+)\)")

@@ -58,13 +58,16 @@ def medians(
     runs: int = RUNS,
     clock: Callable[[], float] = time.process_time,
     before: Callable[[], object] = lambda: None,
+    warms_up: bool = True,
 ) -> Medians:
     """Take turns, so that both see the same machine: what disturbs one run disturbs its pair, and the ratio stands.
 
-    `before` prepares a run of ours, and does not count.
+    `before` prepares a run of ours, and does not count. Nor does a first pair, which warms both up, unless something
+    else has.
     """
-    ours()
-    floor()
+    if warms_up:
+        ours()
+        floor()
     pairs = []
     for _ in range(runs):
         before()

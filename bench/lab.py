@@ -18,6 +18,7 @@ import boto3
 import local_cloud
 import pg8000.native
 import psutil
+from local_cloud.stack import STACK_NAME
 
 PROJECT = Path(__file__).resolve().parents[1]
 STATE = PROJECT / ".local-bench"
@@ -34,6 +35,9 @@ _numbers = itertools.count(1)
 def environment(cloud: local_cloud.LocalCloud) -> dict[str, str]:
     """The variables of every function of the stack, and where the local cloud is."""
     secret = cloud.client("secretsmanager").describe_secret(SecretId="ota/database")
+    operate_releases = cloud.client("cloudformation").describe_stack_resource(
+        StackName=STACK_NAME, LogicalResourceId="OperateReleasesFunction"
+    )["StackResourceDetail"]["PhysicalResourceId"]
     return cloud.environment | {
         "DATABASE_HOST": cloud.database.host,
         "DATABASE_PORT": str(cloud.database.port),
@@ -55,6 +59,7 @@ def environment(cloud: local_cloud.LocalCloud) -> dict[str, str]:
         "POWERTOOLS_SERVICE_NAME": "esp32-ota",
         "POWERTOOLS_METRICS_NAMESPACE": "esp32-ota/ota",
         "POWERTOOLS_TRACE_DISABLED": "1",
+        "OPERATE_RELEASES_FUNCTION": operate_releases,
         "STATE_MACHINE_ARN": cloud.outputs["StateMachineArn"],
         "BENCH_BUILD": str(STATE / "sam" / "build"),
     }
