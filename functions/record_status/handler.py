@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import UTC, datetime
 from typing import Any
 
 from aws_lambda_powertools import Logger
@@ -29,7 +28,7 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
     received: dict[str, DeviceStatus] = {}
     dropped = 0
     for record in event["Records"]:
-        queued_at = datetime.fromtimestamp(int(record["attributes"]["SentTimestamp"]) / 1000, UTC)
+        queued_at = int(record["attributes"]["SentTimestamp"])
         try:
             received[record["messageId"]] = read_queued(record["body"], queued_at)
         except StatusRefused as refusal:

@@ -213,10 +213,10 @@ def read_status(raw: bytes) -> bool:
     queued = json.dumps({"topic": topic, "payload": base64.b64encode(raw).decode(), "received_at": 1769860800000})
     outcomes = [
         _status_of(device_status.parse_status, topic, raw, _NOW),
-        _status_of(device_status.read_queued, queued, _NOW),
+        _status_of(device_status.read_queued, queued, _NOW.timestamp() * 1000),
     ]
     assert outcomes[0] == outcomes[1]
-    forged = _status_of(device_status.read_queued, raw.decode(errors="replace"), _NOW)
+    forged = _status_of(device_status.read_queued, raw.decode(errors="replace"), _NOW.timestamp() * 1000)
     if outcomes[0] is not None:
         status = {"release_id": outcomes[0].release_id, "state": outcomes[0].state, "progress": outcomes[0].progress}
         status |= {"reason": outcomes[0].reason, "running_version": outcomes[0].running_version}

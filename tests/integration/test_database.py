@@ -1,6 +1,7 @@
 """The connection to PostgreSQL, when something is wrong with it."""
 
 import dataclasses
+import socket
 
 import pytest
 from ota_core.database import Database
@@ -56,6 +57,12 @@ def test_statement_alone_is_committed_and_runs_again_on_a_new_connection(connect
     other.transaction(lambda connection: connection.run("CREATE TABLE committed (a int)"))
     database.statement("INSERT INTO committed VALUES (:a) RETURNING a", a=1)
     assert other.statement("SELECT a FROM committed WHERE a = :a", a=1) == [[1]]
+
+
+def test_statement_of_several_packets_is_sent_without_waiting_for_the_server(connect):
+    database = connect()
+    assert database.statement("SELECT length(:text)", text="x" * 20_000) == [[20_000]]
+    assert database._connection._usock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_statement_that_the_database_refuses_leaves_a_connection_that_serves(connect):

@@ -1,6 +1,5 @@
 """Statuses in PostgreSQL: whatever order and however often they arrive, the same is known afterwards."""
 
-import dataclasses
 import itertools
 import threading
 from datetime import UTC, datetime, timedelta
@@ -129,7 +128,7 @@ def test_check_in_is_not_overruled_by_a_repetition(store, known, releases, datab
 
 def test_unknown_release_is_told_and_the_rest_is_recorded(store, known, releases):
     mac, stranger = new_mac(), new_mac()
-    unknown = dataclasses.replace(status(stranger, releases[0]), release_id="f" * 32)
+    unknown = status(stranger, releases[0])._replace(release_id="f" * 32)
     assert store.record([unknown, status(mac, releases[0])]).unknown == {"f" * 32}
     assert known(stranger) == [[], [], []]
     assert len(known(mac)[1]) == 1

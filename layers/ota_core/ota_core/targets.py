@@ -21,6 +21,7 @@ MAX_TARGETS_FILE_BYTES = 48 * MAX_TARGETS
 MAX_TARGET_TAGS = 20
 
 _TAG = re.compile(r"[a-z0-9][a-z0-9_.=-]{0,62}")
+_NORMAL_MAC = re.compile(r"(?:[0-9A-F]{2}:){5}[0-9A-F]{2}")
 _MAC = re.compile(r"([0-9A-Fa-f]{2})([:-]?)(?:[0-9A-Fa-f]{2}\2){4}[0-9A-Fa-f]{2}")
 _JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 _MAX_REPORTED = 10
@@ -63,6 +64,8 @@ Targets = AllDevices | ListedDevices | TargetsFile | TaggedDevices
 
 def normalise_mac(text: str) -> str | None:
     """`AA:BB:CC:DD:EE:FF` for a MAC in any of the accepted spellings (colons, dashes, none; any case), else None."""
+    if _NORMAL_MAC.fullmatch(text):
+        return text  # as nearly all are: the rest of this takes twice as long
     if _MAC.fullmatch(text) is None:
         return None
     digits = text.replace(":", "").replace("-", "").upper()
