@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+from dataclasses import replace
 
-from harness import Figure, medians, report
+from harness import RUNS, Figure, medians, report
 from lab import (
     CONTEXT,
     FLEETS,
@@ -19,50 +21,65 @@ from lab import (
 from ota_core.check_in_store import MAX_DEVICES, STATEMENT
 
 _CHECK_INS = 200
+_SERVER_RUNS = 15
 
 
 def main() -> None:
     handler = load_handler("check_for_update")
     database = connect_database()
     measured = [_measure(handler, database, devices) for devices in FLEETS]
-    growth = measured[-1].more["postgresql_ms"] / measured[0].more["postgresql_ms"]
-    report(
-        *measured,
+    report(*measured, *_of_server([figure.more["postgresql_ms"] for figure in measured]))
+
+
+def _of_server(milliseconds: list[float]) -> list[Figure]:
+    """PostgreSQL's share, for each fleet; beside it, as the floor, the smallest's."""
+    figures = [
         Figure(
             row="check-in",
-            what="ms of PostgreSQL's CPU per check-in, the largest fleet (floor: the smallest)",
-            ours=measured[-1].more["postgresql_ms"],
-            floor=measured[0].more["postgresql_ms"],
-            ratio=growth,
-            goal="flat",
-            is_met=growth <= 1.5,
-        ),
-    )
+            what=f"ms of PostgreSQL's CPU per check-in, {devices:,} devices (floor: {FLEETS[0]:,})",
+            ours=cost,
+            floor=milliseconds[0],
+            ratio=cost / milliseconds[0],
+        )
+        for devices, cost in zip(FLEETS[1:], milliseconds[1:], strict=True)
+    ]
+    largest = figures.pop()
+    return [*figures, replace(largest, goal="flat (≤ 1.5)", is_met=largest.ratio <= 1.5)]
 
 
 def _measure(handler, database, devices: int) -> Figure:
     release = fill_with_devices(database, devices, "release_targets")
-    choose = random.Random(devices)  # noqa: S311 - reproducible, not secret
-    macs = [mac_of(choose.randrange(devices)) for _ in range(_CHECK_INS)]
-    events = [event_of(mac, release["version"]) for mac in macs]
+    # Each run polls devices that none before it did, as far as the fleet goes, spread over the whole of it: rows and
+    # index pages are not at hand because the run before has just touched them, and each update is the row's first.
+    order = list(range(devices))
+    random.Random(devices).shuffle(order)  # noqa: S311 - reproducible, not secret
+    macs = map(mac_of, itertools.cycle(order))
+    polls = iter(
+        [
+            [(mac, event_of(mac, release["version"])) for mac in itertools.islice(macs, _CHECK_INS)]
+            for _ in range(1 + _SERVER_RUNS + 2 * (1 + RUNS))
+        ]
+    )
 
     def ours() -> None:
-        for event in events:
+        for _, event in next(polls):
             assert handler.lambda_handler(event, CONTEXT)["statusCode"] == 204
 
     statement = database.prepare(STATEMENT)
 
     def floor() -> None:
-        for mac in macs:
+        for mac, _ in next(polls):
             parameters = {"mac": mac, "product": PRODUCT, "running_version": release["version"]}
             assert statement.run(**parameters, max_devices=MAX_DEVICES)
 
+    updates = _updates(database)
     ours()
     begun = server_cpu_seconds(database)
-    for _ in range(5):
+    for _ in range(_SERVER_RUNS):
         ours()
-    of_server = (server_cpu_seconds(database) - begun) / 5 / _CHECK_INS
+    of_server = (server_cpu_seconds(database) - begun) / _SERVER_RUNS / _CHECK_INS
     found = medians(ours, floor, operations=_CHECK_INS)
+    all_updates, in_place = (after - before for after, before in zip(_updates(database), updates, strict=True))
     return Figure(
         row="check-in",
         what=f"check-ins per CPU-second, {devices:,} devices",
@@ -71,8 +88,14 @@ def _measure(handler, database, devices: int) -> Figure:
         ratio=found.ratio,
         goal="≤ 1.5 × floor",
         is_met=found.ratio <= 1.5,
-        more={"postgresql_ms": of_server * 1000},
+        more={"postgresql_ms": of_server * 1000, "share_of_hot_updates": in_place / all_updates},
     )
+
+
+def _updates(database) -> list[int]:
+    """Updates of devices so far, and those of them that touched no index (HOT), as far as PostgreSQL has counted."""
+    [counts] = database.run("SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'devices'")
+    return counts
 
 
 def event_of(mac: str, version: str) -> dict[str, object]:
