@@ -65,17 +65,19 @@ lint: setup ## check style, types and templates
 	cfn-lint database.yaml
 	.venv-checkov/bin/checkov --file template.yaml database.yaml --skip-download --compact --quiet
 
-# The firmware is built before, for both use it. On two processors they take two thirds of the time one by one.
+# Two at a time, with a local cloud each, because tests mostly wait. Both use the firmware, which is built before.
 test: build-firmware ## run every test
 	@$(MAKE) --no-print-directory --jobs=2 test-in-cloud test-apart
 
+APART := tests/e2e/test_attacks.py tests/e2e/test_console.py
 test-in-cloud: setup
-	pytest tests/e2e
+	pytest tests/e2e $(addprefix --ignore=,$(APART))
 
-APART = build/tests-apart.log
+APART_LOG := build/tests-apart.log
 test-apart: lint test-firmware
 	@python fuzz/run.py 1
-	@pytest tests/unit tests/infrastructure tests/integration >$(APART) 2>&1 || { cat $(APART); exit 1; }; tail -n 1 $(APART)
+	@pytest --cloud .local-test-apart $(APART) tests/unit tests/infrastructure tests/integration >$(APART_LOG) 2>&1 \
+		|| { cat $(APART_LOG); exit 1; }; tail -n 1 $(APART_LOG)
 
 # The firmware's components on this machine. Elsewhere than in CI, a machine without their toolchain is no failure.
 FIRMWARE_SKIPPED = { echo "firmware's host tests: skipped, $(1); firmware/host/install_dependencies.sh installs what they need"; test -z "$$CI"; }

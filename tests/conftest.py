@@ -9,6 +9,9 @@ from hypothesis import settings
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--prove", action="store_true", help="run the suites' long forms and record what they withstood")
+    parser.addoption(
+        "--cloud", default=".local-test", help="the folder of the tests' local cloud, of one run at a time"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

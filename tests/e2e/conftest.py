@@ -27,7 +27,7 @@ def cloud(pytestconfig: pytest.Config) -> Iterator[LocalCloud]:
         with capture.global_and_fixture_disabled():
             print(f"local cloud: {what}", flush=True)  # noqa: T201 - starting it takes a while
 
-    with running(PROJECT / ".local-test", say) as started:
+    with running(PROJECT / pytestconfig.getoption("cloud"), say) as started:
         yield started
         logs = dict(all_logs(started))
         assert any("START RequestId" in text for text in logs.values()), "the functions' logs were not found"
