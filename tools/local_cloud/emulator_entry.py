@@ -5,6 +5,7 @@
 import hashlib
 import html
 import json
+import random
 import re
 import tempfile
 import threading
@@ -20,7 +21,7 @@ from urllib.parse import quote
 import yaml
 from ministack.app import main
 from ministack.core import iam_actions, lambda_runtime
-from ministack.services import apigateway_v1, cognito, iot, rds, rds_data, s3, secretsmanager, sqs
+from ministack.services import apigateway_v1, cognito, iot, rds, rds_data, s3, secretsmanager, sqs, stepfunctions
 from ministack.services.cloudformation import provisioners
 
 _broker_publish = iot.broker_publish
@@ -32,6 +33,7 @@ _execute_without_database = rds_data._stub_execute  # noqa: SLF001
 _extract_iam_action = iam_actions.extract_iam_action
 _extract_resource_arn = iam_actions.extract_resource_arn
 _fake_token = cognito._fake_token  # noqa: SLF001
+_find_matching_retrier = stepfunctions._find_matching_retrier  # noqa: SLF001
 _get_object = s3._get_object  # noqa: SLF001
 _import_rest_api = apigateway_v1._import_rest_api  # noqa: SLF001
 _list_object_versions = s3._list_object_versions  # noqa: SLF001
@@ -230,6 +232,18 @@ def _save_query(logical_id: str, _properties: Any, stack_name: str) -> Any:
     return f"{stack_name}-{logical_id}", {}
 
 
+def _find_retrier_with_jitter(retriers: Any, error: Any, retry_counts: Any) -> Any:
+    """Honour MaxDelaySeconds and JitterStrategy, without which all that were throttled at once come back at once."""
+    retrier, index = _find_matching_retrier(retriers, error, retry_counts)
+    if retrier is None:
+        return retrier, index
+    delay = retrier.get("IntervalSeconds", 1) * retrier.get("BackoffRate", 2) ** retry_counts.get(index, 0)
+    delay = min(delay, retrier.get("MaxDelaySeconds", delay))
+    if retrier.get("JitterStrategy") == "FULL":
+        delay = random.uniform(0, delay)  # noqa: S311 - no secret # nosec B311
+    return {**retrier, "IntervalSeconds": delay, "BackoffRate": 1}, index
+
+
 class _ZipFileUnpackedOnce(zipfile.ZipFile):
     """Unpack a function's code or layer once for all its workers, which find links to it.
 
@@ -274,6 +288,7 @@ provisioners._RESOURCE_HANDLERS["AWS::Logs::QueryDefinition"] = {  # noqa: SLF00
     "update": lambda physical_id, *_: (physical_id, {}),
     "delete": lambda *_: None,
 }
+stepfunctions._find_matching_retrier = _find_retrier_with_jitter  # noqa: SLF001
 sqs._act_send_message = _send_message_alone  # noqa: SLF001
 sqs._HANDLERS["SendMessage"] = _send_message_alone  # noqa: SLF001
 sqs._receive_messages_for_esm = _receive_batch  # noqa: SLF001
