@@ -128,7 +128,7 @@ class Pipeline:
         with ThreadPoolExecutor(len(objects)) as pool:
             return list(pool.map(put, *zip(*objects, strict=True)))
 
-    def settle(self, uploads: Iterable[Upload], seconds: float = 60) -> list[Execution]:
+    def settle(self, uploads: Iterable[Upload], seconds: float = 180) -> list[Execution]:
         """Wait until every execution that uploads to these keys have started so far has ended; give all of them."""
         keys = {upload.key for upload in uploads}
         with self._puts_lock:
