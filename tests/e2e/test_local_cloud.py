@@ -168,9 +168,12 @@ def test_start_that_is_interrupted_leaves_nothing_running(cloud, blow):
     """Not under pytest's folders, which are closed to the user that PostgreSQL runs as: a folder beside the cloud's."""
     state = cloud.state.with_name(".local-interrupted")
     command = [sys.executable, "-m", "local_cloud"]
+    # A shell's background job ignores Ctrl-C, and so would what it starts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     starting = subprocess.Popen(
         [*command, "up", "--state", state], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+    signal.signal(signal.SIGINT, before)
     try:
         records = [state / "run" / f"{server}.json" for server in ("postgresql", "emulator")]
         deadline = time.monotonic() + 60
