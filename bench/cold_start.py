@@ -59,7 +59,7 @@ class Runtime:
             [
                 emulator,
                 *("--runtime-interface-emulator-address", f"127.0.0.1:{self._port}"),
-                *("--runtime-api-address", f"127.0.0.1:{free_port()}"),
+                *("--runtime-api-address", f"127.0.0.1:{self._other_port()}"),
                 *(PROJECT / ".venv-bench" / "bin" / "python", "-m", "awslambdaric", "handler.lambda_handler"),
             ],
             cwd=self._folder,
@@ -74,6 +74,11 @@ class Runtime:
         self._process.send_signal(signal.SIGTERM)
         self._process.wait()
         self._log.close()
+
+    def _other_port(self) -> int:
+        while (port := free_port()) == self._port:
+            pass
+        return port
 
     @property
     def pid(self) -> int:
@@ -92,6 +97,9 @@ class Runtime:
             except urllib.error.URLError as error:
                 if not isinstance(error.reason, ConnectionError) or time.monotonic() > deadline:
                     raise
+            if self._process.poll() is not None:
+                self._log.seek(0)
+                raise SystemExit(f"the Runtime Interface Emulator ended:\n{self._log.read()}")
             time.sleep(0.02)
 
     def init_ms(self) -> float:
