@@ -152,6 +152,18 @@ def test_release_that_is_over_is_not_taken_over(releases, new_release, database)
         assert outcome == AlreadyReleased("1.4.0")
 
 
+def test_release_is_found_again_after_its_product_s_numbers_were_put_back(releases, new_release, database, rows, line):
+    release = new_release(sequence=1000)
+    releases.register(release, execution="first")
+    finish(database, release)
+    database.statement(
+        "UPDATE products SET last_sequence = 0 WHERE product = :p RETURNING 1", p=release.manifest.product
+    )
+    before = rows("*"), line()
+    assert releases.register(release, execution="second") == AlreadyReleased("1.4.0")
+    assert (rows("*"), line()) == before
+
+
 def finish(database, release, state="published"):
     database.transaction(
         lambda connection: connection.run(

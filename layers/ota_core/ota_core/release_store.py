@@ -113,26 +113,36 @@ def _register(
     try:
         version = admission.assign_version(manifest, line)
     except DropRejected:
-        # So is every manifest that was registered before: its own sequence is among those that were accepted.
-        earlier = _register_again(connection, release, execution, take_over_from)
-        if earlier is None:
+        # So is a manifest that was registered before: its own sequence is among those that were accepted.
+        earlier = _find_earlier(connection, release)
+        if not earlier:
             raise
-        return earlier
-    _insert(connection, release, version, admission.higher_version(version, line), execution)
-    return Registered(version)
+    else:
+        if _insert(connection, release, version, admission.higher_version(version, line), execution):
+            return Registered(version)
+        # Unless an operator has put the product's numbers back since.
+        earlier = _find_earlier(connection, release)
+    return _register_again(connection, release, earlier[0], execution, take_over_from)
 
 
-def _register_again(
-    connection: Connection, release: NewRelease, execution: str, take_over_from: str | None
-) -> Registered | AlreadyReleased | InProgress | None:
-    """What an earlier registration of the same manifest means for this one; None where there was none."""
-    rows = connection.run(
+def _find_earlier(connection: Connection, release: NewRelease) -> list[tuple[str, str, str]]:
+    """Version, state and owner of the release of the same manifest, if there is one."""
+    rows: list[tuple[str, str, str]] = connection.run(
         "SELECT version, state, execution_arn FROM releases WHERE manifest_sha256 = :manifest_sha256",
         manifest_sha256=release.manifest_sha256,
     )
-    if not rows:
-        return None
-    [(version, state, owner)] = rows
+    return rows
+
+
+def _register_again(
+    connection: Connection,
+    release: NewRelease,
+    earlier: tuple[str, str, str],
+    execution: str,
+    take_over_from: str | None,
+) -> Registered | AlreadyReleased | InProgress:
+    """What an earlier registration of the same manifest means for this one."""
+    version, state, owner = earlier
     if owner == execution:
         return Registered(version)
     if state not in UNDER_WAY:
@@ -150,17 +160,18 @@ def _register_again(
     return Registered(version)
 
 
-def _insert(connection: Connection, release: NewRelease, version: str, latest_version: str, execution: str) -> None:
+def _insert(connection: Connection, release: NewRelease, version: str, latest_version: str, execution: str) -> bool:
     """Record a release, and find in the same round trip what stands against it.
+
+    Returns:
+        Whether it is recorded: not when its manifest was before.
 
     Raises:
         DropRejected: the version was released with other bytes. It is for the transaction to take the release back.
     """
     manifest = release.manifest
-    conflicting = connection.run(
-        "WITH product_line AS ("
-        " UPDATE products SET latest_version = :latest_version, last_sequence = :sequence WHERE product = :product"
-        "), new_release AS ("
+    [(is_new, conflicting_sha256)] = connection.run(
+        "WITH new_release AS ("
         " INSERT INTO releases (release_id, manifest_sha256, product, version, sequence, chip, changelog, envelope,"
         " keyid, image_key, image_version_id, image_size, image_sha256, image_signature, target_count,"
         " allow_downgrade, rollout, targets_key, targets_version_id, warnings, drop_members, expires_at,"
@@ -168,9 +179,13 @@ def _insert(connection: Connection, release: NewRelease, version: str, latest_ve
         " :envelope, :keyid, :image_key, :image_version_id, :image_size, :image_sha256, :image_signature,"
         " :target_count, :allow_downgrade, CAST(:rollout AS jsonb), :targets_key, :targets_version_id,"
         " CAST(:warnings AS jsonb), CAST(:drop_members AS jsonb), :expires_at, :execution)"
+        " ON CONFLICT (manifest_sha256) DO NOTHING RETURNING product"
+        "), product_line AS ("
+        " UPDATE products SET latest_version = :latest_version, last_sequence = :sequence"
+        " FROM new_release WHERE products.product = new_release.product"
         # Sees the releases as they were before the new one.
-        ") SELECT image_sha256 FROM releases"
-        " WHERE product = :product AND version = :version AND image_sha256 <> :image_sha256 LIMIT 1",
+        ") SELECT EXISTS (SELECT FROM new_release), (SELECT image_sha256 FROM releases"
+        " WHERE product = :product AND version = :version AND image_sha256 <> :image_sha256 LIMIT 1)",
         latest_version=latest_version,
         release_id=release.release_id,
         manifest_sha256=release.manifest_sha256,
@@ -196,8 +211,9 @@ def _insert(connection: Connection, release: NewRelease, version: str, latest_ve
         expires_at=manifest.expires,
         execution=execution,
     )
-    if conflicting:
-        raise admission.version_conflict(manifest.product, version, conflicting[0][0], manifest.image_sha256)
+    if is_new and conflicting_sha256 is not None:
+        raise admission.version_conflict(manifest.product, version, conflicting_sha256, manifest.image_sha256)
+    return bool(is_new)
 
 
 def lock_owned_release(connection: Connection, release_id: str, execution: str) -> int:
