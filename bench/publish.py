@@ -94,7 +94,7 @@ def _session_token() -> Iterator[None]:
 def _write_batches(topics: list[str], count: int) -> Iterator[str]:
     """Write so many equal batches: one that was published is not published again."""
     s3 = boto3.client("s3")
-    names = [f"work/bench/{number}-{os.getpid()}.json" for number in range(count)]
+    names = [f"batches/bench/{number}-{os.getpid()}.json" for number in range(count)]
     batch = json.dumps({"topics": topics, "retain": False, "payload": _PAYLOAD}).encode()
     for name in names:
         s3.put_object(Bucket=os.environ["BUCKET"], Key=name, Body=batch)

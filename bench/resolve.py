@@ -47,7 +47,7 @@ def main() -> None:
 def _measure(handler, database, key: rsa.RSAPrivateKey, listed: int) -> Figure:
     lines = "".join(f"{mac_of(number)}\n" for number in range(listed)).encode()
     targets = {"file_sha256": hashlib.sha256(lines).hexdigest(), "count": listed}
-    target_key = f"work/bench/{os.getpid()}-{listed}.txt"
+    target_key = f"batches/bench/{os.getpid()}-{listed}.txt"
     stored = boto3.client("s3").put_object(Bucket=os.environ["BUCKET"], Key=target_key, Body=lines)
     release = insert_release(
         database,

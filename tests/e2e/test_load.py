@@ -13,6 +13,7 @@ from ota_core.rollout import in_cohort
 from support.bad_drops import CASES
 from support.drops import Drop, make_drop, target_list
 from support.pipeline import TOPIC_PREFIX
+from support.privileges import STAGES
 
 DEVICES = {"quick": 200, "long": 10_000}
 LISTED = {"quick": 5000, "long": 1_000_000}
@@ -20,14 +21,6 @@ DROPS = {"quick": 20, "long": 500}
 UPLOADERS = 8
 # So many of each Lambda function may run at once, or hundreds would share this machine.
 FUNCTIONS = 4
-STAGES = [
-    "ValidateSignatureFunction",
-    "RegisterMetadataFunction",
-    "ResolveTargetsFunction",
-    "PublishMqttFunction",
-    "AdvanceRolloutFunction",
-    "SettleDropFunction",
-]
 TOLD_BY_FIRST_WAVE = 100
 SESSIONS = 10
 FIRST_DEVICE = 0xA00000
@@ -128,7 +121,7 @@ def test_every_device_of_the_longest_list_is_resolved(pipeline, product, proving
     proof("objects", "listed devices recorded for a release", tried=len(macs), withstood=recorded["devices"])
     assert recorded == {"devices": len(macs), "rows": len(macs), "first": macs[0], "last": macs[-1]}
     wave = sorted(f"{TOPIC_PREFIX}/{mac}" for mac in macs if in_cohort(drop.release_id, mac, percent))
-    folder = f"work/{drop.release_id}/wave-01/"
+    folder = f"batches/{drop.release_id}/wave-01/"
     batches = [json.loads(line)["batch"] for line in pipeline.read(f"{folder}index.jsonl").splitlines()]
     assert [topic for batch in batches for topic in json.loads(pipeline.read(batch))["topics"]] == wave
     told = Counter(message.topic for message in pipeline.heard(drop.release_id) if "manifest" in message.json)

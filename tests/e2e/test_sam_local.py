@@ -58,7 +58,7 @@ def test_function_runs_in_the_container_of_its_runtime(cloud, prepared, case):
     function, name = case.split("/")
     event = read_event(function, name)
     s3 = cloud.client("s3")
-    answer_to_cloudformation = {"Bucket": cloud.bucket, "Key": "work/answer-to-cloudformation.json"}
+    answer_to_cloudformation = {"Bucket": cloud.bucket, "Key": "batches/answer-to-cloudformation.json"}
     if "ResponseURL" in event:
         url = s3.generate_presigned_url("put_object", Params=answer_to_cloudformation | {"ContentType": ""})
         event["ResponseURL"] = url.replace("127.0.0.1", "host.docker.internal")

@@ -179,7 +179,7 @@ def test_bucket_survives_the_stack_and_is_versioned_encrypted_and_private(resour
 def test_releases_and_archive_never_expire(resources):
     rules = resources["FirmwareBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
     expiring = {rule["Prefix"] for rule in rules if "ExpirationInDays" in rule or "NoncurrentVersionExpiration" in rule}
-    assert expiring == {"inbox/", "rejected/", "status/", "work/", "claims/"}
+    assert expiring == {"inbox/", "rejected/", "status/", "batches/", "claims/"}
 
 
 def test_every_function_logs_where_errors_are_counted(template, resources):

@@ -18,7 +18,7 @@ from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 from local_cloud import LocalCloud
 
-FOLDERS = ("inbox", "claims", "keys", "work", "releases", "archive", "rejected", "status")
+FOLDERS = ("inbox", "claims", "keys", "batches", "releases", "archive", "rejected", "status")
 ELSEWHERE = "elsewhere"
 _ALL = (*FOLDERS, ELSEWHERE)
 # Where the pipeline may call; what else is called by API Gateway, EventBridge or CloudFormation.
@@ -41,22 +41,22 @@ ALLOWED: dict[str, dict[str, tuple[str, ...]]] = {
         **_LOGS,
         "s3:GetObject": ("inbox", "claims", "keys"),
         "s3:GetObjectVersion": ("inbox", "claims", "keys"),
-        "s3:PutObject": ("claims", "keys", "releases", "work"),
+        "s3:PutObject": ("claims", "keys", "releases", "batches"),
         "s3:ListBucket": FOLDERS,
         "ssm:GetParameter": ("trusted key",),
     },
     "RegisterMetadataRole": _DATABASE,
     "ResolveTargetsRole": {
         **_DATABASE,
-        "s3:GetObject": ("work",),
-        "s3:GetObjectVersion": ("work",),
-        "s3:PutObject": ("work",),
+        "s3:GetObject": ("batches",),
+        "s3:GetObjectVersion": ("batches",),
+        "s3:PutObject": ("batches",),
     },
     "PublishMqttRole": {
         **_LOGS,
-        "s3:GetObject": ("work",),
-        "s3:PutObject": ("work",),
-        "s3:ListBucket": ("work",),
+        "s3:GetObject": ("batches",),
+        "s3:PutObject": ("batches",),
+        "s3:ListBucket": ("batches",),
         "iot:Publish": ("fleet", "product", "device"),
         "iot:RetainPublish": ("product",),
         "iot:DescribeEndpoint": ("account",),
@@ -104,7 +104,7 @@ ALLOWED: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "ReleasePipelineRole": {
         "lambda:InvokeFunction": STAGES,
-        "s3:GetObject": ("work",),
+        "s3:GetObject": ("batches",),
         "sns:Publish": ("alerts",),
         "events:PutEvents": ("own source",),
         "states:StartExecution": ("pipeline",),

@@ -96,7 +96,7 @@ def test_no_more_is_read_than_the_size_that_was_checked(store, put):
 
 def test_large_object_is_read_in_chunks(store, put):
     content = bytes(range(256)) * 4096 * 3
-    version = put("work/targets.txt", content)
+    version = put("batches/targets.txt", content)
     chunks = list(store.read_chunks(version.key, version.version_id))
     assert len(chunks) == 3
     assert b"".join(chunks) == content

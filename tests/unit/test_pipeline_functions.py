@@ -179,13 +179,13 @@ def resolve(s3, monkeypatch):
         handler.RESOLUTION.result = result
         return handler.lambda_handler(event, CONTEXT), handler.RESOLUTION.calls[-1][0]
 
-    call.index = handler.Resolution.resolve_wave.__globals__["BatchIndex"]("work/r/index.jsonl", 1, 2)
+    call.index = handler.Resolution.resolve_wave.__globals__["BatchIndex"]("batches/r/index.jsonl", 1, 2)
     return call
 
 
 def test_wave_is_answered_with_its_batches(resolve):
     event = read_event("resolve_targets", "only_wave")
-    batches = {"key": "work/r/index.jsonl", "batches": 1, "messages": 2}
+    batches = {"key": "batches/r/index.jsonl", "batches": 1, "messages": 2}
     assert resolve(event, resolve.index) == ({"outcome": "wave", "wave": 1, **batches}, "resolve_wave")
     withdrawal = {name: event[name] for name in ("release_id", "execution")}
     assert resolve(withdrawal, resolve.index) == (

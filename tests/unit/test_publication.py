@@ -3,7 +3,7 @@ import json
 import pytest
 from ota_core.publication import publish_batch
 
-BATCH = "work/r/wave-01/00000.json"
+BATCH = "batches/r/wave-01/00000.json"
 
 
 class FakeNotifier:
@@ -53,6 +53,6 @@ def test_batch_that_broke_half_way_is_repeated_whole(store, notifier):
 
 
 def test_retained_message_stays_retained(store, notifier):
-    store.write("work/r/fleet.json", json.dumps({"topics": ["/u"], "retain": True, "payload": ""}).encode())
-    publish_batch(store, notifier, "work/r/fleet.json")
+    store.write("batches/r/fleet.json", json.dumps({"topics": ["/u"], "retain": True, "payload": ""}).encode())
+    publish_batch(store, notifier, "batches/r/fleet.json")
     assert notifier.published == [("/u", b"", True)]

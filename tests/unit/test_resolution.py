@@ -30,7 +30,7 @@ class FakeWaves:
         listed = None
         if isinstance(changes.get("targets"), list):
             lines = "".join(f"{mac}\n" for mac in sorted(changes["targets"])).encode()
-            listed = self.store.write(f"work/{drop.release_id}/targets.txt", lines)
+            listed = self.store.write(f"batches/{drop.release_id}/targets.txt", lines)
         self.releases[drop.release_id] = stored = StoredRelease(
             drop.release_id,
             manifest.version,
@@ -158,7 +158,7 @@ def test_execution_that_lost_the_release_writes_nothing(s3, waves, resolution):
     ):
         with pytest.raises(ReleaseSuperseded):
             resolve()
-    assert "Versions" not in s3.list_object_versions(Bucket="bucket", Prefix="work/")
+    assert "Versions" not in s3.list_object_versions(Bucket="bucket", Prefix="batches/")
 
 
 def test_withdrawal_restores_what_the_topics_said_before(store, waves, resolution):

@@ -253,7 +253,7 @@ def test_first_fault_in_the_order_of_the_contract_is_told(s3, put, validate, cod
     put(make_drop(image=IMAGE, targets_file=b"[7]", targets=OTHER_FILE, **changes))
     verdict = validate()
     assert verdict.reason.rejection_code == code
-    assert [stored(s3, prefix) for prefix in ("releases/", "work/", "keys/")] == [[], [], []]
+    assert [stored(s3, prefix) for prefix in ("releases/", "batches/", "keys/")] == [[], [], []]
 
 
 def test_revoked_key_is_told_from_one_that_was_never_trusted(put, validate, trusted_keys):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 RELEASES = "releases/"
-WORK = "work/"
+BATCHES = "batches/"
 KEYS = "keys/"
 CLAIMS = "claims/"
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .firmware_store import WORK
+from .firmware_store import BATCHES
 from .notification import device_topic, fleet_topics, write_withdrawal
 from .targets import TaggedDevices
 
@@ -49,7 +49,7 @@ class Resolution:
             ReleaseSuperseded: the execution does not own the release.
         """
         release = self._waves.read(release_id, execution)
-        batches = _Batches(self._store, f"{WORK}{release_id}/wave-{wave:02}/")
+        batches = _Batches(self._store, f"{BATCHES}{release_id}/wave-{wave:02}/")
         payload = release.notification(self._api_url, percent)
         if release.is_for_whole_fleet:
             batches.add(fleet_topics(self._topic_prefix, release.manifest.product), payload, retain=True)
@@ -66,7 +66,7 @@ class Resolution:
             ReleaseSuperseded: the execution does not own the release.
         """
         release = self._waves.read(release_id, execution)
-        batches = _Batches(self._store, f"{WORK}{release_id}/withdrawal/")
+        batches = _Batches(self._store, f"{BATCHES}{release_id}/withdrawal/")
         withdrawal = write_withdrawal(release_id)
         if not release.is_for_whole_fleet:
             self._add_devices(batches, release, withdrawal, above=0, up_to=release.percent)

@@ -13,7 +13,7 @@ from . import admission, inbox
 from .envelope import MAX_ENVELOPE_BYTES, OpenedEnvelope, envelope_too_large, open_envelope
 from .errors import DropRejected, RejectionCode
 from .esp_image import check_fits_slot
-from .firmware_store import RELEASES, WORK, FirmwareStore, ObjectGone, ObjectVersion
+from .firmware_store import BATCHES, RELEASES, FirmwareStore, ObjectGone, ObjectVersion
 from .inbox import Drop, Member
 from .manifest import Manifest, parse_manifest
 from .notification import check_fits_device
@@ -198,7 +198,7 @@ class Validation:
             remembering = pool.submit(self._store.remember_key, opened.keyid, pem)
             if macs is not None:
                 lines = "".join(f"{mac}\n" for mac in macs).encode()
-                stored_targets = self._store.write(f"{WORK}{release_id}/targets.txt", lines)
+                stored_targets = self._store.write(f"{BATCHES}{release_id}/targets.txt", lines)
             stored_image = storing.result()
             remembering.result()
         return Accepted(
