@@ -115,7 +115,10 @@ class Sweep:
         product = self._new_product("cut")
         drop = make_drop(product=product, targets_file=json.dumps(MACS).encode(), rollout=ROLLOUT)
         plan = asdict(cut) | {"product": product, "release_id": drop.release_id}
-        (self._folder / f"{product}.plan.json").write_text(json.dumps(plan))
+        # Functions at work on other releases read all plans, so none may be there half written.
+        written = self._folder / f"{product}.plan"
+        written.write_text(json.dumps(plan))
+        written.rename(written.with_suffix(".plan.json"))
         uploads = []
         # One after the other, so that the calls of a release are the same each time.
         for member in MEMBERS:

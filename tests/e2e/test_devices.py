@@ -65,16 +65,16 @@ def test_device_whose_self_test_fails_goes_back_to_the_old_version(cloud, fleet)
 
 
 def test_device_refuses_a_release_by_a_key_that_it_was_not_flashed_with(cloud, fleet):
-    stranger = key("stranger")
-    cloud.trust(stranger.public_pem.encode())
+    unflashed = key("unflashed")  # Its own: once distrusted, a key is never again an unknown one.
+    cloud.trust(unflashed.public_pem.encode())
     try:
-        drop = make_drop(product="e2e-stranger", version="2.0.0", signer=stranger)
-        with fleet(MACS[6], "e2e-stranger") as device:
+        drop = make_drop(product="e2e-unflashed", version="2.0.0", signer=unflashed)
+        with fleet(MACS[6], "e2e-unflashed") as device:
             device.wait_for_event("checked_in")
-            drop_in(cloud, "e2e-stranger/app", drop)
+            drop_in(cloud, "e2e-unflashed/app", drop)
             refused = device.wait_for(lambda event: event.get("state") == "rejected", 180)
             assert refused["reason"] == "envelope_untrusted_key"
             assert device.running_version == "1.0.0"
             assert not [event for event in device.events if event["event"] == "download_started"]
     finally:
-        cloud.distrust(stranger.keyid)
+        cloud.distrust(unflashed.keyid)

@@ -74,6 +74,7 @@ def shell(cloud, clone, tmp_path_factory):
         name: value for name, value in cloud.environment.items() if not name.startswith(("OTA_", "DATABASE"))
     }
     environment["PATH"] = f"{tools}{os.pathsep}{environment['PATH']}"
+    environment["TMPDIR"] = str(tmp_path_factory.mktemp("tmp"))  # `sam build` leaves empty folders there
 
     def run(*commands):
         return subprocess.run(
