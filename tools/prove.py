@@ -65,7 +65,7 @@ def report(kind: str, what: str, *, tried: int, withstood: int) -> None:
     """Record a row; one with the same `kind` and `what` is replaced."""
     if kind not in KINDS:
         raise ValueError(f"{kind!r} is none of {', '.join(KINDS)}")
-    ROWS.mkdir(parents=True, exist_ok=True)
+    ROWS.mkdir(parents=True, exist_ok=True)  # Not everything that reports runs under `main`.
     name = f"{kind}-{hashlib.sha256(what.encode()).hexdigest()[:16]}.json"
     (ROWS / name).write_text(json.dumps(asdict(Row(kind, what, tried, withstood))))
 
@@ -103,6 +103,7 @@ def table(rows: list[Row]) -> str:
 def main() -> int:
     """Run the suites, one after the other; the rest too when one fails."""
     shutil.rmtree(ROWS, ignore_errors=True)
+    ROWS.mkdir(parents=True)  # The firmware's tests write into it, and make no folder.
     begun = datetime.now(UTC)
     environment = os.environ | {"OTA_PROOF_DIR": str(ROWS)}
     failed = []
