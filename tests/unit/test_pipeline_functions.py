@@ -80,7 +80,7 @@ def test_good_drop_is_answered_with_what_the_next_stages_need(s3, validate):
     # What RegisterMetadata's event has.
     release = answer["release"]
     assert release.keys() == read_event("register_metadata", "new_release")["release"].keys()
-    assert release["envelope"] == drop.manifest.decode()
+    assert json.loads(release["envelope"]) == json.loads(drop.manifest)
     assert release["image"].keys() == release["targets"].keys() == {"key", "version_id", "size"}
     assert json.loads(json.dumps(answer)) == answer
 

@@ -67,12 +67,20 @@ def test_good_drop_is_accepted_with_everything_that_follows_from_it(s3, store, p
     assert isinstance(verdict, Accepted)
     assert [member.key for member in verdict.members] == [f"inbox/{STEM}.bin", f"inbox/{STEM}.manifest.json"]
     assert verdict.release_id == drop.release_id == verdict.manifest_sha256[:32]
-    assert (verdict.envelope, verdict.keyid) == (drop.manifest, key().keyid)
+    assert (json.loads(verdict.envelope), verdict.keyid) == (json.loads(drop.manifest), key().keyid)
     assert (verdict.targets, verdict.target_count) == (None, None)
     assert len(verdict.warnings) == 1
     assert verdict.image.key == f"releases/demo-sensor/1.4.0/{hashlib.sha256(drop.image).hexdigest()}.bin"
     assert store.read(verdict.image) == drop.image
     assert store.read_current(f"keys/{key().keyid}.pem").decode() == key().public_pem
+
+
+def test_what_nobody_signed_goes_no_further(put, validate):
+    """States of Step Functions hand on 256 KiB at most, and padding would break a release that is good."""
+    drop = make_drop()
+    padded = json.dumps(json.loads(drop.manifest) | {"padding": "x" * 900_000}).encode()
+    put(dataclasses.replace(drop, manifest=padded))
+    assert json.loads(validate().envelope) == json.loads(drop.manifest)
 
 
 def test_auto_version_is_stored_under_the_sequence(put, validate):

@@ -95,6 +95,15 @@ def seal(payload: bytes, signatures: list[tuple[str, bytes]]) -> bytes:
     ).encode()
 
 
+def compact(envelope: bytes) -> bytes:
+    """An envelope without what is neither signed nor a signature, in base64's standard alphabet.
+
+    Raises:
+        DropRejected: it is no DSSE envelope of ours.
+    """
+    return seal(*parse(envelope))
+
+
 def payload_of(envelope: str) -> bytes:
     """What an envelope that was opened before holds. Proves nothing by itself."""
     return parse(envelope.encode())[0]

@@ -43,7 +43,7 @@ def write_notification(
             "sha256": manifest.image_sha256,
             "signature": base64.b64encode(manifest.image_signature).decode(),
             "changelog": manifest.changelog,
-            "manifest": _for_devices(envelope),
+            "manifest": json.loads(dsse.compact(envelope)),
             **cohort,
         },
         ensure_ascii=False,
@@ -62,10 +62,9 @@ def check_fits_device(manifest: Manifest, envelope: bytes) -> None:
     Raises:
         DropRejected: NOTIFICATION_TOO_LARGE.
     """
-    compact = json.dumps(_for_devices(envelope), separators=(",", ":"))
     changelog = json.dumps(manifest.changelog, ensure_ascii=False).encode()
     signature = len(manifest.image_signature) * 4 // 3
-    size = len(compact) + len(changelog) + signature + _ROOM_FOR_THE_REST
+    size = len(dsse.compact(envelope)) + len(changelog) + signature + _ROOM_FOR_THE_REST
     if size > MAX_NOTIFICATION_BYTES:
         raise DropRejected(
             RejectionCode.NOTIFICATION_TOO_LARGE,
@@ -73,14 +72,6 @@ def check_fits_device(manifest: Manifest, envelope: bytes) -> None:
             expected=f"at most {MAX_NOTIFICATION_BYTES}, what a device can hold",
             next_step="Shorten the changelog, or name the devices in a targets file (--target writes one).",
         )
-
-
-def _for_devices(envelope: bytes) -> object:
-    """The envelope's signed part and signatures, in base64's standard alphabet.
-
-    What else a drop's envelope holds is not signed, and no device has to cope with it.
-    """
-    return json.loads(dsse.seal(*dsse.parse(envelope)))
 
 
 def download_url(api_url: str, product: str, version: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from . import admission, inbox
-from .envelope import MAX_ENVELOPE_BYTES, OpenedEnvelope, envelope_too_large, open_envelope
+from .envelope import MAX_ENVELOPE_BYTES, OpenedEnvelope, compact, envelope_too_large, open_envelope
 from .errors import DropRejected, RejectionCode
 from .esp_image import check_fits_slot
 from .firmware_store import BATCHES, RELEASES, FirmwareStore, ObjectGone, ObjectVersion
@@ -180,6 +180,7 @@ class Validation:
     ) -> Accepted:
         image, _, *targets_file = members
         admission.check_not_expired(manifest, now)
+        envelope = compact(envelope)  # What nobody signed may be large.
         check_fits_device(manifest, envelope)
         check_fits_slot(manifest.image_size, self._slot_bytes)
         admission.check_image_size(manifest, image.size)
