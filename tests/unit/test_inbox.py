@@ -8,6 +8,7 @@ from ota_core.errors import DropRejected, RejectionCode
 from ota_core.inbox import (
     ARCHIVE,
     MAX_KEY_CHARS,
+    REASON_SUFFIX,
     REJECTED,
     Drop,
     Member,
@@ -44,17 +45,20 @@ def test_any_key_is_located_or_rejected(key):
 @given(keys | tricky_keys)
 @example("inbox/" + "/a." * 300)
 @example("inbox/" + "\\/" * 300)
+@example("inbox/app.reason.json")
 def test_moved_key_is_plain_and_short_enough_for_s3(key):
     moved = moved_key(key, REJECTED)
     assert re.fullmatch(r"rejected/[ -\[\]-~]+", moved)
     assert ".." not in moved
     assert not {"", "."} & set(moved.split("/"))
+    assert not moved.endswith(REASON_SUFFIX)
     # Room for what stands beside it.
     assert len(moved) <= 1024 - len(".reason.json") - 100
 
 
 @given(st.lists(keys | tricky_keys, unique=True, min_size=2))
 @example(["inbox/../a.bin", "inbox/%2E%2E/a.bin", "inbox/%252E%252E/a.bin"])
+@example(["inbox/a.reason.json", "inbox/a.reason%2Ejson", "inbox/a%2Ereason%2Ejson"])
 @example(["inbox//a.bin", "inbox/%/a.bin", "inbox/%25/a.bin", "inbox/a.bin"])
 @example(["inbox/" + "é" * 500, "inbox/" + "é" * 499 + "è"])
 def test_different_keys_move_to_different_places(all_keys):

@@ -70,7 +70,7 @@ def test_nothing_was_rejected(rejections):
     assert rejections.list_rejected(before=None, limit=50) == {"drops": [], "is_complete": True}
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"{}", b"\xff"])
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"{}", b"\xff", json.dumps(REASON | {"x": "x" * 70_000}).encode()])
 def test_what_is_no_reason_is_listed_as_that(rejections, reject, body):
     reject("demo/app", body)
     [drop] = rejections.list_rejected(before=None, limit=50)["drops"]

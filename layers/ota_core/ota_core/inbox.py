@@ -80,8 +80,11 @@ def moved_key(key: str, destination: str) -> str:
     """Where an inbox object goes when it is archived or rejected: a plain key, another one for every inbox key.
 
     What could mislead is percent-encoded; of a key that gets too long for S3 the beginning is kept, and its SHA-256.
+    None is a reason's key, so that nobody drops a reason.
     """
     moved = destination + "/".join(_plain(segment) for segment in key.removeprefix(INBOX).split("/"))
+    if moved.endswith(REASON_SUFFIX):
+        moved = moved.removesuffix(REASON_SUFFIX) + REASON_SUFFIX.replace(".json", "%2Ejson")
     if len(moved) > _MAX_MOVED_CHARS:
         digest = hashlib.sha256(key.encode()).hexdigest()
         # Two % are never made otherwise, so that no shorter key can ask for the same name. No / before them: the

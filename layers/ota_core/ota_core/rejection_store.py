@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 # bucket forgets what was rejected 90 days ago.
 MAX_OBJECTS = 20_000
 _PARALLEL_READS = 10
+# Far more than a reason has. Whoever can write there otherwise must not fill our memory.
+_MAX_REASON_BYTES = 64 * 1024
 
 Position = tuple[int, str]
 
@@ -52,7 +54,7 @@ class RejectionStore:
 
     def _describe(self, key: str) -> dict[str, Any]:
         stem = key.removeprefix(REJECTED).removesuffix(REASON_SUFFIX)
-        body = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read()
+        body = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read(_MAX_REASON_BYTES)
         try:
             reason = strict_json.loads(body)
             return {"stem": stem} | {name: reason[name] for name in ("code", "message", "stage", "at", "versions")}
