@@ -98,9 +98,13 @@ def test_states_are_ranked_as_operators_are_told():
         "/firmware_update/status",
         "/firmware_update/product/status",
         TOPIC + "/status",
+        *(
+            f"/firmware_update/{spelling}/status"
+            for spelling in ("aabbccddeeff", "aa:bb:cc:dd:ee:ff", "AA-BB-CC-DD-EE-FF")
+        ),
     ],
 )
-def test_topic_that_names_no_mac_is_refused(topic):
+def test_topic_that_names_no_mac_in_the_one_spelling_is_refused(topic):
     refused("status_topic_invalid", parse, topic)
 
 

@@ -130,9 +130,10 @@ def parse_status(topic: str, payload: bytes, received_at: datetime) -> DeviceSta
     Raises:
         StatusRefused: anything else than a status.
     """
-    mac = normalise_mac(topic.removesuffix("/status").rpartition("/")[2])
-    if mac is None:
-        raise StatusRefused("status_topic_invalid", f"The topic {topic[:100]!r} names no MAC.")
+    mac = topic.removesuffix("/status").rpartition("/")[2]
+    # In one spelling only: a thing that is named by another would speak for this device.
+    if normalise_mac(mac) != mac:
+        raise StatusRefused("status_topic_invalid", f"The topic {topic[:100]!r} names no MAC as devices write theirs.")
     try:
         return _parse_payload(mac, payload, received_at)
     except StatusRefused as refusal:
