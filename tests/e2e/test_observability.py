@@ -138,7 +138,7 @@ def test_rejected_drop_is_counted_by_its_reason(log, rejected):
 
 def test_alert_of_a_rejected_drop_says_which_why_and_where(cloud, rejected):
     product, alert = rejected
-    assert f"The drop inbox/{product}/app.bin was rejected: " in alert
+    assert f'The drop "inbox/{product}/app.bin" was rejected: ' in alert
     assert "(image_not_esp)" in alert
     assert f"s3://{cloud.bucket}/rejected/{product}/app.reason.json" in alert
     assert re.search(r"Execution: arn:aws:states:\S+:execution:\S+", alert)
