@@ -98,6 +98,17 @@ def test_repetition_costs_no_room(store, known, releases):
     assert history[4:] == [BEGIN, BEGIN + timedelta(seconds=49)]
 
 
+def test_device_that_says_ever_new_things_fills_no_database(store, known, releases):
+    mac = new_mac()
+    batches = [[status(mac, releases[0], reason=f"{batch} {number}") for number in range(100)] for batch in range(3)]
+    assert [len(store.record(batch).news) for batch in batches] == [100, 0, 0]
+    store.record([status(mac, releases[0], DeviceState.INSTALLED, 1), status(mac, releases[1], second=2)])
+    _, states, history = known(mac)
+    assert [state[1] for state in states] == ["installed", "downloading"]
+    assert len([said for said in history if said[0] == releases[0]["id"]]) == 100
+    assert len(history) == 101
+
+
 def test_only_what_was_not_said_before_is_news(store, releases):
     macs = [new_mac(), new_mac()]
     failed = status(macs[0], releases[0], DeviceState.FAILED, 1, reason="timeout", running_version="1.0.0")

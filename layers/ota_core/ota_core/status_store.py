@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # The states, lowest first; the words are ours.
 _ORDER = f"ARRAY[{', '.join(repr(state.value) for state in DeviceState)}]"
+# Of one release, a device that is well says some ten things. Who has its certificate must not fill the database.
+_MAX_SAID = 100
 # One document, sent once: pg8000 writes an array, value by value, at twenty times the cost, and reads rows as slowly.
 #
 # Devices first, in the order of MACs, and everything else only when all are locked (`count(*)` reads `seen` to its
@@ -50,6 +52,10 @@ WITH messages AS (
 ), said AS (
     INSERT INTO device_history (mac, release, state, reason, running_version, reported_at, last_reported_at)
     SELECT mac, release, state, reason, running_version, min(received_at), max(received_at) FROM messages, locked
+    WHERE {_MAX_SAID} > (
+        SELECT count(*) FROM device_history AS earlier
+        WHERE earlier.mac = messages.mac AND earlier.release = messages.release
+    )
     GROUP BY mac, release, state, reason, running_version
     ORDER BY min(received_at), array_position({_ORDER}, state)
     ON CONFLICT (mac, release, state, (coalesce(reason, '')), (coalesce(running_version, ''))) DO UPDATE SET
@@ -114,7 +120,10 @@ class StatusStore:
         self._database = database
 
     def record(self, statuses: Sequence[DeviceStatus]) -> Recorded:
-        """Record a batch in one transaction. Repetition and order change nothing."""
+        """Record a batch in one transaction. Repetition and order change nothing.
+
+        Of a device that has said a hundred different things of a release, only the state in it goes on.
+        """
         messages = json.dumps(
             [
                 (
