@@ -1,6 +1,6 @@
 """The long form of the suites, and what they report for it (see tools/prove.py)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 import prove
 import pytest
@@ -19,6 +19,15 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.register_profile("quick", deadline=None)
     settings.register_profile("prove", deadline=None, max_examples=2000)
     settings.load_profile("prove" if config.getoption("prove") else "quick")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What was skipped proves nothing, so that in the long form it is a failure."""
+    report = yield
+    if report.skipped and item.config.getoption("prove"):
+        report.outcome = "failed"
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -78,7 +78,7 @@ def test_what_devices_report_is_what_operators_see(cloud, pipeline, operator, re
         for state in ("downloading", "verifying", "rebooting", "installed"):
             first.publish(topic_of(MACS[0]), status(release_id, state, running_version=""))
         second.publish(topic_of(MACS[1]), status(release_id, "downloading", progress=40))
-        second.publish(topic_of(MACS[1]), status(release_id, "failed", reason="image_signature_invalid"))
+        second.publish(topic_of(MACS[1]), status(release_id, "failed", reason="image_bad_signature"))
     eventually(
         lambda: operator.get(f"/releases/{release_id}")["devices"] == {"installed": 1, "failed": 1}, "two states"
     )
@@ -86,7 +86,7 @@ def test_what_devices_report_is_what_operators_see(cloud, pipeline, operator, re
     eventually(lambda: len(operator.get(f"/devices/{MACS[0]}")["history"]) == 4, "history of four reports")
     failing = operator.get(f"/releases/{release_id}/devices", state="failing")
     assert [(device["mac"], device["reason"]) for device in failing["devices"]] == [
-        (MACS[1], "image_signature_invalid")
+        (MACS[1], "image_bad_signature")
     ]
     known = operator.get(f"/devices/{MACS[0]}")
     assert known["running_version"] == "2.0.0"
