@@ -85,9 +85,7 @@ def test_what_devices_report_is_what_operators_see(cloud, pipeline, operator, re
     # Batches are recorded side by side, so the last state can be there before the first.
     eventually(lambda: len(operator.get(f"/devices/{MACS[0]}")["history"]) == 4, "history of four reports")
     failing = operator.get(f"/releases/{release_id}/devices", state="failing")
-    assert [(device["mac"], device["reason"]) for device in failing["devices"]] == [
-        (MACS[1], "image_bad_signature")
-    ]
+    assert [(device["mac"], device["reason"]) for device in failing["devices"]] == [(MACS[1], "image_bad_signature")]
     known = operator.get(f"/devices/{MACS[0]}")
     assert known["running_version"] == "2.0.0"
     assert [report["state"] for report in known["history"]] == ["installed", "rebooting", "verifying", "downloading"]

@@ -1,7 +1,9 @@
 """What the fuzzers check (fuzz/python/targets.py) holds for their first inputs, what they once found, and near it."""
 
+import json
 import sys
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -52,3 +54,11 @@ def test_documents_near_the_corpus_hold(name):
         assert mutated is None or TARGETS[name](mutated) in {True, False}
 
     holds()
+
+
+def test_mutations_stay_small():
+    """Fuzzers have a GiB of memory, and take 4 KiB of what mutations make."""
+    raw = json.dumps({"text": "x" * 4000}).encode()
+    random = Random(1)  # noqa: S311 - no secret
+    mutated = [mutate_json(raw, random) for _ in range(500)]
+    assert max(len(text) for text in mutated if text) < 200_000
