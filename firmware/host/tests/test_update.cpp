@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "fake_world.hpp"
 #include "flash_layout.hpp"
 
@@ -273,6 +275,88 @@ TEST_F(Update, VersionNobodySignedDoesNotStandInTheWayOfASignedOne) {
     world.notify(next.notification());
     ASSERT_TRUE(world.run_to_report("installed"));
     EXPECT_EQ(world.running_version(), "2.1.0");
+}
+
+// What of a genuine release is not signed, and was forged in a message that came before the check-in
+
+TEST_F(Update, CheckInCorrectsAForgedVersion) {
+    release.version = "auto";
+    release.announced_version = "9.9.9";
+    world.notify(release.notification());
+    const auto retries = [&] {
+        return std::count_if(world.recorder.events.begin(), world.recorder.events.end(),
+                             [](const Recorder::Event& event) { return event.name == "retry"; });
+    };
+    ASSERT_TRUE(world.run([&] { return retries() == 6; }));
+    release.announced_version = "2.0.0";
+    world.server.check_in_body = release.notification();
+    world.recorder.events.clear();
+    ASSERT_TRUE(world.run([&] { return world.recorder.saw("accepted"); }, 2 * kHour_ms));
+    EXPECT_EQ(world.recorder.events.back().value, 0) << "delayed by failures at the forged address";
+    ASSERT_TRUE(world.run_to_report("installed"));
+    EXPECT_EQ(world.running_version(), "2.0.0");
+}
+
+TEST_F(Update, CheckInCorrectsAForgedDelay) {
+    Release slow = release;
+    slow.more_notification = R"(,"max_delay":86400)";
+    slow.release_id = "forged";
+    world.notify(slow.notification());
+    ASSERT_TRUE(world.run([&] { return world.recorder.saw("accepted"); }));
+    ASSERT_GT(world.recorder.events.back().value, 60000);
+    world.server.check_in_body = release.notification();
+    ASSERT_TRUE(world.run([&] { return world.recorder.saw("download_started"); }, 60000));
+    // The forgery comes again, and the check-in has been heard.
+    world.notify(slow.notification());
+    ASSERT_TRUE(world.run_to_report("installed", 60000));
+    EXPECT_NE(world.mqtt.published.back().second.find(release.release_id), std::string::npos);
+}
+
+TEST_F(Update, CheckInEndsWhatWasAcceptedForAForgedVersionOnly) {
+    release.version = "auto";
+    release.announced_version = "9.9.9";
+    world.serve(release);
+    world.server.cut = [&] {
+        return world.server.image_bytes_sent > 50000 &&
+               world.server.requests.back().url.find("/firmware/") != std::string::npos;
+    };
+    world.notify(release.notification());
+    ASSERT_TRUE(world.run([&] { return world.recorder.saw("retry"); }));
+    release.announced_version = "0.9.0";
+    world.server.check_in_body = release.notification();
+    world.run_for(2 * kHour_ms);
+    EXPECT_TRUE(world.recorder.saw(Reason::version_not_newer));
+    world.server.cut = nullptr;
+    world.run_for(24 * kHour_ms);
+    EXPECT_EQ(world.manager->state(), UpdateState::idle);
+    EXPECT_EQ(world.boots, 1);
+}
+
+TEST_F(Update, CheckInThatSaysTheSameChangesNothing) {
+    int left = 5;  // The link breaks once, and the server stays away over the next check-in.
+    world.server.cut = [&] { return world.server.image_bytes_sent > 50000 && --left == 0; };
+    world.notify(release.notification());
+    world.server.check_in_body = release.notification();
+    ASSERT_TRUE(world.run([&] { return world.recorder.saw("retry"); }));
+    world.server.take_over = [&](const FakeServer::Seen& seen) {
+        FakeServer::Answer answer = world.server.answer(seen);
+        if (seen.url.find("/firmware/") != std::string::npos) {
+            answer.result = HttpResult::unreachable;
+        }
+        return answer;
+    };
+    world.run_for(3 * kHour_ms);
+    ASSERT_TRUE(world.recorder.saw("ignored"));
+    world.server.take_over = nullptr;
+    ASSERT_TRUE(world.run_to_report("installed"));
+    const auto count = [&](const char* name) {
+        return std::count_if(world.recorder.events.begin(), world.recorder.events.end(),
+                             [&](const Recorder::Event& event) { return event.name == name; });
+    };
+    EXPECT_EQ(count("accepted"), 1);
+    EXPECT_EQ(count("download_started"), 1);
+    // The check-in took the buffer, and nothing else was fetched again.
+    EXPECT_LE(world.server.image_bytes_sent, release.image.size() + kFlashSectorSize);
 }
 
 TEST_F(Update, SignedManifestMayAllowADowngrade) {

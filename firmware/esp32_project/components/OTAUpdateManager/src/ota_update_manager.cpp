@@ -291,9 +291,18 @@ void OTAUpdateManager::handle_notification(HeapText& text, NotificationSource so
         return;
     }
 
+    bool corrected = false;
     if (manifest.product == config_.product) {
+        // The API is who it says it is: of what is not signed, its word counts more than what was heard
+        // before.
+        corrected = source == NotificationSource::check_in && release_ &&
+                    manifest.sequence == release_->sequence &&
+                    (notification.release_id != release_->id || notification.version != release_->version ||
+                     notification.max_delay_s != release_->max_delay_s);
         // What is installed or under way comes again with every reconnect, as a retained message.
-        if (manifest.sequence == stored_sequence_ || (release_ && manifest.sequence <= release_->sequence)) {
+        const bool known =
+            manifest.sequence == stored_sequence_ || (release_ && manifest.sequence <= release_->sequence);
+        if (known && !corrected) {
             observer_.on_event({"ignored", notification.release_id, notification.version});
             return;
         }
@@ -305,7 +314,15 @@ void OTAUpdateManager::handle_notification(HeapText& text, NotificationSource so
     }
     if (reason != Reason::none) {
         refuse(notification, reason, is_addressed_to(manifest, notification, device));
+        if (corrected) {
+            end_download();  // It was accepted for what it is not.
+            release_.reset();
+            state_ = UpdateState::idle;
+        }
         return;
+    }
+    if (corrected && !forget_link_failures()) {  // They say nothing of what is really to be fetched.
+        event("storage_failed", Reason::storage_error);
     }
     accept(notification, manifest);
 }
@@ -318,6 +335,7 @@ void OTAUpdateManager::accept(const Notification& notification, const Manifest& 
     release.id = notification.release_id;
     release.version = notification.version;
     release.version_is_authentic = !manifest.version_is_auto();
+    release.max_delay_s = notification.max_delay_s;
     release.strict_app_version = manifest.strict_app_version;
     release.sequence = manifest.sequence;
     release.expires = manifest.expires;
@@ -714,6 +732,16 @@ std::uint32_t OTAUpdateManager::random_up_to(std::uint32_t limit) {
 FailureRecord OTAUpdateManager::failures_of(std::int64_t sequence) const {
     const auto failure = storage_.failure();
     return failure && failure->sequence == sequence ? *failure : FailureRecord{sequence, 0, 0};
+}
+
+/// Of the release under way. @return false when that could not be stored.
+bool OTAUpdateManager::forget_link_failures() {
+    FailureRecord failure = failures_of(release_->sequence);
+    if (failure.link_failures == 0) {
+        return true;
+    }
+    failure.link_failures = 0;
+    return storage_.set(failure);
 }
 
 DeviceFacts OTAUpdateManager::facts() const {

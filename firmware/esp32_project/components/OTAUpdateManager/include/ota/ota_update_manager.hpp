@@ -104,6 +104,7 @@ struct AcceptedRelease {
     std::string version;
     bool version_is_authentic = true;
     bool strict_app_version = false;
+    std::optional<std::uint32_t> max_delay_s;
     std::int64_t sequence = 0;
     std::int64_t expires = 0;
     std::uint32_t size = 0;
@@ -197,6 +198,7 @@ private:
     [[nodiscard]] std::uint32_t back_off_ms(std::uint32_t failures);
     [[nodiscard]] std::uint32_t random_up_to(std::uint32_t limit);
     [[nodiscard]] FailureRecord failures_of(std::int64_t sequence) const;
+    [[nodiscard]] bool forget_link_failures();
     [[nodiscard]] DeviceFacts facts() const;
 
     // Reports.
