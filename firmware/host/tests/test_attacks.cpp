@@ -173,6 +173,25 @@ TEST_F(Attack, FloodOfForgeriesMakesTheDeviceWriteOnceAnHour) {
     EXPECT_LT(world.flash->operations(), 10U);
 }
 
+TEST_F(Attack, FloodOfAnOldReleaseUnderEverNewIdsIsToldEightTimesAnHour) {
+    genuine.expires = "2026-09-01T00:00:00Z";
+    const auto replay = [&] {
+        for (int i = 0; i < 500; ++i) {
+            genuine.release_id = "replay-" + std::to_string(i);
+            world.notify(genuine.notification());
+        }
+    };
+    replay();
+    world.run_for(kHour_ms - 60000);
+    EXPECT_EQ(world.mqtt.published.size(), 8U);
+    // What was not told is told later, when it comes again.
+    world.run_for(120000);
+    replay();
+    world.run_for(1000);
+    EXPECT_EQ(world.mqtt.published.size(), 16U);
+    EXPECT_NE(world.mqtt.published.back().second.find("replay-15\""), std::string::npos);
+}
+
 // What is signed, but not for here and now: replay, freeze, mix-and-match, wrong recipient
 
 TEST_F(Attack, ExpiredRelease) {

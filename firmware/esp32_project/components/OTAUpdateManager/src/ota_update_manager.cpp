@@ -14,9 +14,10 @@ constexpr std::uint64_t kSecond_ms = 1000;
 constexpr std::uint64_t kRestartGrace_ms = 5000;
 /// Spread of the first check-in, when a whole site gets its power back at once.
 constexpr std::uint32_t kBootCheckInSpread_s = 10;
-/// Refusals of what nobody authentic signed: one report in this time, or a stranger who publishes on
-/// the fleet's topic could make every device write as often as he likes.
-constexpr std::uint64_t kUnverifiedReportInterval_ms = 3600 * kSecond_ms;
+/// In this time one refusal of what nobody authentic signed is told, and no more of any kind than are
+/// remembered, or a stranger who publishes on the fleet's topic could make every device write as often
+/// as he likes: a genuine release of old can be sent under ever new ids, which are not signed.
+constexpr std::uint64_t kRefusalInterval_ms = 3600 * kSecond_ms;
 /// Chip id that no image has.
 constexpr std::uint16_t kNoChip = 0xFFFF;
 
@@ -286,7 +287,7 @@ void OTAUpdateManager::handle_notification(HeapText& text, NotificationSource so
     if (reason != Reason::none) {
         const std::uint64_t now = ports_.clock.uptime_ms();
         if (refuse(notification, reason, now >= next_unverified_report_ms_)) {
-            next_unverified_report_ms_ = now + kUnverifiedReportInterval_ms;
+            next_unverified_report_ms_ = now + kRefusalInterval_ms;
         }
         return;
     }
@@ -357,8 +358,13 @@ void OTAUpdateManager::accept(const Notification& notification, const Manifest& 
 bool OTAUpdateManager::refuse(const Notification& notification, Reason reason, bool report) {
     observer_.on_event({"refused", notification.release_id, notification.version, reason});
     const std::uint32_t hash = hash_of(notification.release_id, reason);
-    if (!report || notification.release_id.empty() ||
-        std::find(told_.begin(), told_.end(), hash) != told_.end()) {
+    const auto now_s = static_cast<std::uint32_t>(ports_.clock.uptime_ms() / kSecond_ms);
+    const bool told_before =
+        std::any_of(told_.begin(), told_.end(), [hash](const Told& told) { return told.hash == hash; });
+    Told& oldest = told_[told_next_ % told_.size()];
+    const bool too_many =
+        told_next_ >= told_.size() && now_s - oldest.uptime_s < kRefusalInterval_ms / kSecond_ms;
+    if (!report || notification.release_id.empty() || told_before || too_many) {
         return false;
     }
     StatusMessage message;
@@ -370,7 +376,8 @@ bool OTAUpdateManager::refuse(const Notification& notification, Reason reason, b
     if (!publish(message)) {
         return false;  // Nor told: it is when the release comes again, with the connection or the check-in.
     }
-    told_[told_next_++ % told_.size()] = hash;
+    oldest = {hash, now_s};
+    ++told_next_;
     return true;
 }
 

@@ -238,9 +238,13 @@ private:
     std::optional<PendingReport> report_;
     bool report_in_flight_ = false;
 
+    struct Told {
+        std::uint32_t hash;  ///< Of release and reason.
+        std::uint32_t uptime_s;
+    };
     /// Refusals told already, so that a retained message that comes with every reconnect is answered
-    /// once. Hashes of release and reason; the oldest is overwritten.
-    std::array<std::uint32_t, 8> told_{};
+    /// once. The oldest is overwritten, once it is old enough.
+    std::array<Told, 8> told_{};
     std::size_t told_next_ = 0;
     std::uint64_t next_unverified_report_ms_ = 0;
 };
