@@ -666,6 +666,37 @@ TEST_F(Update, BackOffDoublesUpToItsLimitWhileTheServerIsAway) {
     EXPECT_EQ(failure->link_failures, delays.size());
 }
 
+TEST_F(Update, BackOffBeginsAnewAfterAChunk) {
+    bool away = true;
+    std::uint64_t cut_at = UINT64_MAX;
+    world.server.take_over = [&](const FakeServer::Seen& seen) {
+        FakeServer::Answer answer = world.server.answer(seen);
+        if (away && seen.url.find("/firmware/") != std::string::npos) {
+            answer.result = HttpResult::unreachable;
+        }
+        return answer;
+    };
+    world.server.cut = [&] { return world.server.image_bytes_sent > cut_at; };
+    const auto next_delay = [&]() -> std::int64_t {
+        world.recorder.events.clear();
+        EXPECT_TRUE(world.run([&] { return world.recorder.saw("retry"); }, 24 * kHour_ms));
+        return world.recorder.events.back().value;
+    };
+    world.notify(release.notification());
+    for (int i = 0; i < 5; ++i) {
+        next_delay();
+    }
+    EXPECT_GE(next_delay(), 32 * 60000);
+    away = false;
+    cut_at = World::kChunk + 1000;
+    EXPECT_LE(next_delay(), 2000);
+    EXPECT_TRUE(world.recorder.saw("chunk_confirmed"));
+    away = true;
+    const std::int64_t delay = next_delay();
+    EXPECT_GE(delay, 60000);
+    EXPECT_LE(delay, 75000);
+}
+
 TEST_F(Update, CheckInsBackOffAndHonourRetryAfter) {
     int status = 503;
     world.server.take_over = [&](const FakeServer::Seen&) {

@@ -580,7 +580,11 @@ Reason OTAUpdateManager::confirm_progress() {
     }
     download.confirmed = download.written;
     event("chunk_confirmed", "offset", download.confirmed);
-    return Reason::none;
+    if (download.confirmed <= release_->furthest) {
+        return Reason::none;  // Fetched again, as from a server that makes the device start over each time.
+    }
+    release_->furthest = download.confirmed;
+    return forget_link_failures() ? Reason::none : Reason::storage_error;
 }
 
 /// A server that drips bytes would otherwise keep the device in the download for ever.
@@ -675,7 +679,6 @@ void OTAUpdateManager::handle_download_failure(Reason reason, std::uint64_t now)
         }
         if (made_progress) {
             // A poor link that still gets a chunk through each time is not a reason to back off.
-            failure.link_failures = 0;
             delay = kSecond_ms + random_up_to(kSecond_ms);
         } else {
             ++failure.link_failures;

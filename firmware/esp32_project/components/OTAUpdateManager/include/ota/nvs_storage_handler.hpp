@@ -40,7 +40,7 @@ struct DownloadProgress {
 struct FailureRecord {
     std::int64_t sequence = 0;
     std::uint16_t attempts = 0;       ///< Images that were bad, did not boot or failed their self-test.
-    std::uint16_t link_failures = 0;  ///< Failed tries to fetch since the last chunk that arrived.
+    std::uint16_t link_failures = 0;  ///< Failed tries to fetch since the last new chunk.
 };
 
 /// A final status that the cloud has not acknowledged yet.

@@ -108,6 +108,7 @@ struct AcceptedRelease {
     std::int64_t sequence = 0;
     std::int64_t expires = 0;
     std::uint32_t size = 0;
+    std::uint32_t furthest = 0;  ///< Most bytes of it that a download has confirmed.
     Sha256Digest sha256{};
     std::vector<std::uint8_t> signature;
 };
