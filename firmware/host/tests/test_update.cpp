@@ -415,6 +415,24 @@ TEST_F(Update, ReleaseThatExpiresWhileItWaitsIsDropped) {
     EXPECT_FALSE(world.recorder.saw("download_started"));
 }
 
+TEST_F(Update, ReleaseThatExpiresWhileItsDownloadIsBrokenIsDropped) {
+    release.expires = "2026-09-21T14:20:00Z";
+    bool away = false;
+    world.server.cut = [&] {
+        away = away || world.server.image_bytes_sent > 50000;
+        return away;
+    };
+    world.notify(release.notification());
+    ASSERT_TRUE(world.run([&] { return world.recorder.saw("retry"); }));
+    world.run_for(kHour_ms);
+    ASSERT_TRUE(world.recorder.saw("download_started"));
+    world.server.cut = nullptr;
+    world.run_for(24 * kHour_ms);
+    EXPECT_TRUE(world.recorder.saw_state("rejected:release_expired"));
+    EXPECT_EQ(world.manager->state(), UpdateState::idle);
+    EXPECT_EQ(world.boots, 1);
+}
+
 TEST_F(Update, VersionOfAnAppThatGitDescribesIsRead) {
     World one;
     one.bytes = host::build_flash(World::image("v1.9.0"));

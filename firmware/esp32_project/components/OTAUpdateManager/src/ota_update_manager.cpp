@@ -415,7 +415,14 @@ void OTAUpdateManager::check_in(std::uint64_t now) {
 
 void OTAUpdateManager::step_download(std::uint64_t now) {
     Reason reason = Reason::none;
-    if (!download_) {
+    if (!download_ || !download_->request_open) {
+        // Before every request, for the release may expire while a broken link is waited for.
+        const auto unix_time = ports_.clock.unix_time();
+        if (unix_time && *unix_time >= release_->expires) {
+            reason = Reason::release_expired;
+        }
+    }
+    if (reason == Reason::none && !download_) {
         reason = begin_download();
     }
     if (reason == Reason::none) {
@@ -433,10 +440,6 @@ void OTAUpdateManager::step_download(std::uint64_t now) {
 }
 
 Reason OTAUpdateManager::begin_download() {
-    const auto unix_time = ports_.clock.unix_time();
-    if (unix_time && *unix_time >= release_->expires) {
-        return Reason::release_expired;
-    }
     DownloadState& download = download_.emplace();
     download.buffer.reset(new (std::nothrow) std::uint8_t[kBufferSize]);
     if (!download.buffer) {
