@@ -72,7 +72,7 @@ bool FakeMqtt::publish(const char* topic, const char* payload, std::size_t size)
 }
 
 MqttMessage* FakeMqtt::waiting() {
-    if (!place_ && !claimed_ && !inbox.empty()) {
+    if (!place_ && !claimed_ && !is_arriving && !inbox.empty()) {
         const auto [topic, payload] = inbox.front();
         inbox.pop_front();
         place_.emplace().topic = topic;
@@ -84,7 +84,7 @@ MqttMessage* FakeMqtt::waiting() {
 }
 
 bool FakeMqtt::claim() {
-    claimed_ = waiting() == nullptr;
+    claimed_ = waiting() == nullptr && !is_arriving;
     return claimed_;
 }
 

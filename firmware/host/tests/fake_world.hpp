@@ -94,6 +94,7 @@ public:
     bool is_connected = true;
     bool is_subscribed = true;  ///< The subscriptions of this connection are acknowledged.
     bool acknowledges = true;
+    bool is_arriving = false;  ///< The first of `inbox` has come in part: it cannot be taken yet.
     int unacknowledged = 0;
     std::vector<std::pair<std::string, std::string>> published;
     std::deque<std::pair<std::string, std::string>> inbox;

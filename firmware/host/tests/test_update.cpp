@@ -867,6 +867,23 @@ TEST_F(Update, StoreThatFailsIsReported) {
     EXPECT_EQ(world.boot_relevant_flash(), before);
 }
 
+TEST_F(Update, MessageThatIsArrivingIsWaitedForBeforeTheVerdict) {
+    world.notify(release.notification());
+    ASSERT_TRUE(world.run([&] { return world.recorder.saw("download_started"); }));
+    world.mqtt.is_arriving = true;
+    world.notify(release.notification());
+    ASSERT_TRUE(world.run([&] { return world.server.image_bytes_sent == release.image.size(); }));
+    int steps = 0;
+    const std::uint64_t before = world.clock.now_ms;
+    world.run([&] { return ++steps > 1000 || world.recorder.saw("verified"); }, 5000);
+    EXPECT_GE(world.clock.now_ms - before, 5000U);
+    EXPECT_LE(steps, 102) << "the task spins";
+    EXPECT_FALSE(world.recorder.saw("verified"));
+    world.mqtt.is_arriving = false;
+    ASSERT_TRUE(world.run_to_report("installed"));
+    EXPECT_TRUE(world.recorder.saw("ignored"));
+}
+
 TEST_F(Update, MessageOfAForeignTopicIsNotRead) {
     world.mqtt.deliver("/firmware_update/product/lamp", release.notification());
     world.mqtt.deliver("elsewhere", release.notification());

@@ -18,6 +18,8 @@ constexpr std::uint32_t kBootCheckInSpread_s = 10;
 /// remembered, or a stranger who publishes on the fleet's topic could make every device write as often
 /// as he likes: a genuine release of old can be sent under ever new ids, which are not signed.
 constexpr std::uint64_t kRefusalInterval_ms = 3600 * kSecond_ms;
+/// Between looks whether a message has arrived.
+constexpr std::uint32_t kArrivalPoll_ms = 50;
 /// Chip id that no image has.
 constexpr std::uint16_t kNoChip = 0xFFFF;
 
@@ -874,7 +876,11 @@ std::uint32_t OTAUpdateManager::step() {
     }
     if (state_ == UpdateState::downloading) {
         step_download(now);
-        return 0;
+        // With all bytes here and still downloading, a message that is arriving has the heap. Its task
+        // needs time to receive it, and the watchdog of the idle task does too.
+        const bool held_up =
+            state_ == UpdateState::downloading && download_ && download_->received() == release_->size;
+        return held_up ? kArrivalPoll_ms : 0;
     }
     if (now >= next_check_in_ms_) {
         check_in(now);
