@@ -399,6 +399,30 @@ TEST_F(Update, ImageByCableSpeaksForItself) {
     EXPECT_EQ(world.stored_sequence(), 100);
 }
 
+TEST_F(Update, ImageByCableIsNotTheReleaseThatWasOnItsTrialThere) {
+    for (const bool marked_valid : {false, true}) {
+        World one;
+        ASSERT_TRUE(one.boot());
+        one.serve(release);
+        one.notify(release.notification());
+        ASSERT_TRUE(one.run([] { return false; }));
+        if (marked_valid) {  // And then the power failed.
+            ASSERT_TRUE(one.boot());
+            ASSERT_EQ(one.slots->mark_running_valid(), PortResult::ok);
+        }
+        const std::vector<std::uint8_t> flashed = World::image("5.0.0");
+        std::copy(flashed.begin(), flashed.end(),
+                  one.bytes.begin() + static_cast<std::ptrdiff_t>(posix::kSlotOffset[1]));
+        ASSERT_TRUE(one.boot());
+        one.run_for(60000);
+        EXPECT_EQ(one.slots->running_slot(), 1);
+        EXPECT_EQ(one.running_version(), "5.0.0");
+        EXPECT_EQ(one.stored_sequence(), 0);
+        EXPECT_FALSE(one.recorder.saw_state("installed"));
+        EXPECT_FALSE(NVSStorageHandler(*one.store).pending());
+    }
+}
+
 TEST_F(Update, ClockThatIsNotSetDoesNotExpireARelease) {
     world.clock.is_set = false;
     release.expires = "2020-01-01T00:00:00Z";

@@ -70,17 +70,17 @@ OTAUpdateManager::OTAUpdateManager(const UpdateConfig& config, const UpdatePorts
 // After a restart
 
 void OTAUpdateManager::start() {
-    read_running_image();
+    const std::optional<Sha256Digest> running_head = read_running_image();
     report_ = storage_.report();
     const std::uint32_t spread_s = std::min(kBootCheckInSpread_s, config_.max_delay_s);
     next_check_in_ms_ = ports_.clock.uptime_ms() + random_up_to(spread_s * kSecond_ms);
-    settle_pending_update();
+    settle_pending_update(running_head);
     event("booted", "slot", ports_.slots.running_slot());
 }
 
 /// Finds out what runs. The stored version holds for the image that it was stored with; an image that
-/// came by cable since then speaks for itself.
-void OTAUpdateManager::read_running_image() {
+/// came by cable since then speaks for itself. @return the digest of its head, when it can be read.
+std::optional<Sha256Digest> OTAUpdateManager::read_running_image() {
     std::array<std::uint8_t, kImageHeadSize> head{};
     Sha256Digest digest{};
     std::string app_version;
@@ -98,11 +98,19 @@ void OTAUpdateManager::read_running_image() {
             running_version_is_authentic_ = installed->version_is_authentic;
         }
     }
+    return readable ? std::optional<Sha256Digest>(digest) : std::nullopt;
 }
 
-void OTAUpdateManager::settle_pending_update() {
+void OTAUpdateManager::settle_pending_update(const std::optional<Sha256Digest>& running_head) {
     const int running = ports_.slots.running_slot();
     auto pending = storage_.pending();
+    if (pending && pending->slot == running && running_head && *running_head != pending->image_head) {
+        // Another image came into its slot by cable: nothing is known of the release any more.
+        pending.reset();
+        if (!storage_.clear_pending()) {
+            event("storage_failed", Reason::storage_error);
+        }
+    }
     if (ports_.slots.state(running) == SlotState::pending_verify) {
         state_ = UpdateState::self_test;
         self_test_deadline_ms_ = ports_.clock.uptime_ms() + config_.self_test_limit_s * kSecond_ms;

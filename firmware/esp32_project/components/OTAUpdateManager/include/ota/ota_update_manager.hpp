@@ -164,8 +164,8 @@ public:
 
 private:
     // After a restart.
-    void read_running_image();
-    void settle_pending_update();
+    std::optional<Sha256Digest> read_running_image();
+    void settle_pending_update(const std::optional<Sha256Digest>& running_head);
     void commit(const PendingUpdate& pending);
     void record_failed_trial(const PendingUpdate& pending, UpdateStatus status);
     void step_self_test(std::uint64_t now);
