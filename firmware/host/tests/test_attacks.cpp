@@ -535,14 +535,17 @@ TEST(Reasons, EveryOneOfARefusalIsReachedInThisFile) {
     if (::testing::GTEST_FLAG(filter) != "*") {
         GTEST_SKIP() << "Only part of the attacks ran.";
     }
+    std::uint64_t provoked = 0;
     for (int i = 0; i < kReasonCount; ++i) {
         const auto reason = static_cast<Reason>(i);
-        EXPECT_TRUE(elsewhere.count(reason) != 0 || reasons_seen().count(reason) != 0) << to_string(reason);
+        if (elsewhere.count(reason) == 0) {  // One of those may have been seen too, as a mere warning.
+            EXPECT_TRUE(reasons_seen().count(reason) != 0) << to_string(reason);
+            ++provoked;
+        }
     }
-    std::printf("[ ATTACKS  ] refusals and failures provoked: %zu of %d reasons\n", reasons_seen().size() - 1,
+    std::printf("[ ATTACKS  ] refusals and failures provoked: %d of %d reasons\n", static_cast<int>(provoked),
                 kReasonCount - 1);
-    report_proof("attacks", "refusals and failures of a device, provoked without the key",
-                 reasons_seen().size() - 1);
+    report_proof("attacks", "refusals and failures of a device, provoked without the key", provoked);
 }
 
 }  // namespace
