@@ -148,7 +148,14 @@ TEST_F(Attack, MessagesThatAreNoNotification) {
         world.notify(message);
     }
     world.run_for(1000);
-    EXPECT_TRUE(world.recorder.saw(Reason::notification_malformed));
+    const std::vector<Recorder::Event>& events = world.recorder.events;
+    EXPECT_EQ(std::count_if(events.begin(), events.end(),
+                            [](const Recorder::Event& event) {
+                                return event.name == "refused" &&
+                                       event.reason == Reason::notification_malformed;
+                            }),
+              7)
+        << world.recorder.names();
 }
 
 TEST_F(Attack, MessageThatIsTooLarge) {
