@@ -158,7 +158,8 @@ TEST_F(OtaDevice, ImageThatFailsItsSelfTestIsRolledBack) {
     const auto device = start_device({"--fail-self-test", "2.0.0", "--exit-on", "rolled_back"});
     const auto report = device->read_until("\"state\":\"rolled_back\"", kLimit_ms);
     EXPECT_EQ(device->wait(), 0) << device->output();
-    EXPECT_NE(device->output().find(R"("reason":"self_test_failed")"), std::string::npos);
+    ASSERT_TRUE(report) << device->output();
+    EXPECT_NE(report->find(R"("reason":"self_test_failed")"), std::string::npos) << *report;
     EXPECT_EQ(device->output().find("\"installed\""), std::string::npos);
 }
 
