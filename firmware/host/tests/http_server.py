@@ -83,6 +83,9 @@ class Handler(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(b"x" * 400)
             self.close_connection = True
+        elif path == "/close-after":
+            self.answer(200, b"closed without a word")
+            self.close_connection = True
         elif path == "/close-at-once":
             self.close_connection = True
         elif path == "/no-http":

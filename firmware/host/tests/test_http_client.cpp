@@ -162,10 +162,17 @@ TEST_F(HttpClientTest, ReadReturnsWhatHasComeAndDoesNotWaitForMore) {
     EXPECT_GE(waits, 3);
 }
 
-TEST_F(HttpClientTest, ServerThatRestartedIsReachedAgain) {
+TEST_F(HttpClientTest, ServerThatHasGoneIsUnreachable) {
     body_of("/echo");
     server.reset();
     EXPECT_EQ(get("/echo"), HttpResult::unreachable);
+}
+
+TEST_F(HttpClientTest, KeptConnectionThatTheServerClosedIsMadeAnew) {
+    for (int i = 0; i < 5; ++i) {
+        EXPECT_EQ(body_of("/close-after"), "closed without a word");
+    }
+    EXPECT_EQ(body_of("/connections"), "6");
 }
 
 TEST_F(HttpClientTest, DownloaderGetsAnImageInPieces) {
