@@ -552,7 +552,7 @@ TEST(Reasons, EveryOneOfARefusalIsReachedInThisFile) {
     }
     std::printf("[ ATTACKS  ] refusals and failures provoked: %d of %d reasons\n", static_cast<int>(provoked),
                 kReasonCount - 1);
-    report_proof("attacks", "refusals and failures of a device, provoked without the key", provoked);
+    report_proof("attacks", "refusals and failures that a device is brought to", provoked);
 }
 
 }  // namespace
