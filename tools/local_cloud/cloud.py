@@ -457,7 +457,8 @@ def _client(emulator: Emulator, service: str) -> Any:  # noqa: ANN401 - each ser
     return clients.client(
         service,
         endpoint_url=emulator.endpoint,
-        config=Config(proxies={}, retries={"total_max_attempts": 3, "mode": "standard"}),
+        # A function may run for 15 minutes before it answers.
+        config=Config(proxies={}, read_timeout=900, retries={"total_max_attempts": 3, "mode": "standard"}),
     )
 
 
