@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -100,13 +101,19 @@ def test_repetition_costs_no_room(store, known, releases):
 
 def test_device_that_says_ever_new_things_fills_no_database(store, known, releases):
     mac = new_mac()
-    batches = [[status(mac, releases[0], reason=f"{batch} {number}") for number in range(100)] for batch in range(3)]
-    assert [len(store.record(batch).news) for batch in batches] == [100, 0, 0]
-    store.record([status(mac, releases[0], DeviceState.INSTALLED, 1), status(mac, releases[1], second=2)])
-    _, states, history = known(mac)
+    batches = [[status(mac, releases[0], reason=f"{batch} {number}") for number in range(50)] for batch in range(3)]
+    assert [len(store.record(batch).news) for batch in batches] == [50, 0, 0]
+    # What it goes on to is kept.
+    installed = status(mac, releases[0], DeviceState.INSTALLED, 1, running_version="1.1.0")
+    assert len(store.record([installed, status(mac, releases[1], second=2)]).news) == 2
+    [[_, running_version, _]], states, history = known(mac)
+    assert running_version == "1.1.0"
     assert [state[1] for state in states] == ["installed", "downloading"]
-    assert len([said for said in history if said[0] == releases[0]["id"]]) == 100
-    assert len(history) == 101
+    assert Counter((said[0], said[1]) for said in history) == {
+        (releases[0]["id"], "downloading"): 50,
+        (releases[0]["id"], "installed"): 1,
+        (releases[1]["id"], "downloading"): 1,
+    }
 
 
 def test_only_what_was_not_said_before_is_news(store, releases):
