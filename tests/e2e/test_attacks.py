@@ -5,6 +5,7 @@ and what the topics say are as they were. In the end a genuine release shows tha
 """
 
 import base64
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -239,15 +240,22 @@ def world(pipeline, program, folder, new_product, slow_download, races):
             )
 
 
+@contextlib.contextmanager
+def withstanding(world, proof, request, but_for=()):
+    """Nothing changes meanwhile; the attack counts as stopped when no test failed either."""
+    failed = request.session.testsfailed
+    yield
+    world.assert_unchanged(but_for=but_for)
+    if request.session.testsfailed == failed:
+        proof("attacks", request.node.name.removeprefix("test_").replace("_", " "), tried=1, withstood=1)
+
+
 @pytest.fixture
 def unharmed(world, proof, request):
     """Nothing changes while the test runs."""
     world.before = world.before or world.snapshot()
-    failed = request.session.testsfailed
-    yield
-    world.assert_unchanged()
-    if request.session.testsfailed == failed:
-        proof("attacks", request.node.name.removeprefix("test_").replace("_", " "), tried=1, withstood=1)
+    with withstanding(world, proof, request):
+        yield
 
 
 # --- who writes to the inbox ------------------------------------------------------------------------------------------
@@ -660,11 +668,8 @@ TAMPERING = {
 @pytest.fixture
 def boots_nothing_else(world, downloading, proof, request):
     """As `unharmed`, but for the slot that the download goes to."""
-    failed = request.session.testsfailed
-    yield
-    world.assert_unchanged(but_for=["other_slot"])
-    if request.session.testsfailed == failed:
-        proof("attacks", request.node.name.removeprefix("test_").replace("_", " "), tried=1, withstood=1)
+    with withstanding(world, proof, request, but_for=["other_slot"]):
+        yield
 
 
 @pytest.mark.parametrize("tamper", TAMPERING, ids=lambda tamper: tamper.__name__)
