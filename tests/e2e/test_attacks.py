@@ -20,6 +20,7 @@ import pytest
 import requests
 from local_cloud.simulated_device import SimulatedDevice
 from ota_core.errors import RejectionCode
+from support.bad_drops import edited
 from support.drops import Drop, key, make_drop, seal
 from support.esp_images import app_image
 from support.hostile_server import Exchange, HostileServer, pass_on
@@ -259,10 +260,6 @@ def unharmed(world, proof, request):
 
 
 # --- who writes to the inbox ------------------------------------------------------------------------------------------
-
-
-def edited(manifest, **members):
-    return json.dumps(json.loads(manifest) | members).encode()
 
 
 def with_payload(drop, **changes):

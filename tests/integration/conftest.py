@@ -1,10 +1,8 @@
 """A PostgreSQL of the tests' own, over TLS, with the project's schema."""
 
-import importlib.util
 import itertools
 import json
 import shutil
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from local_cloud.postgresql import remove_cluster, start_postgresql, stop_postgr
 from local_cloud.processes import ServerProcess
 from moto import mock_aws
 from ota_core.database import Database, DatabaseSettings
+from support.functions import load_handler
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -67,17 +66,8 @@ def migrate():
 
 
 def _migrate():
-    environment = {"DATABASE_HOST": "x", "DATABASE_PORT": "1", "DATABASE_NAME": "x", "DATABASE_USER": "x"}
-    environment["AWS_DEFAULT_REGION"] = "us-east-1"
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        file = PROJECT / "functions" / "migrate_database" / "handler.py"
-        spec = importlib.util.spec_from_file_location("migrate_database_handler", file)
-        module = importlib.util.module_from_spec(spec)
-        patch.setitem(sys.modules, spec.name, module)
-        spec.loader.exec_module(module)
-    return module.migrate
+    with pytest.MonkeyPatch.context() as environment:
+        return load_handler("migrate_database", environment).migrate
 
 
 _numbers = itertools.count(1)
