@@ -40,7 +40,6 @@ constexpr char kUsage[] =
   --chip NAME             esp32, esp32s3, ... (default esp32)
   --api-url URL           base of the download API
   --api-key KEY           sent as x-api-key
-  --api-ca FILE           roots for an https API (default: those of the system)
   --mqtt-host HOST        the broker
   --mqtt-port PORT        (default 8883)
   --mqtt-ca FILE          with --mqtt-cert and --mqtt-key: mutual TLS; without: plain TCP
@@ -51,9 +50,8 @@ constexpr char kUsage[] =
   --max-delay SECONDS     random delay before a download, where the notification says none (default 60)
   --chunk BYTES           of one request, a multiple of 4096 (default 65536)
   --check-in SECONDS      between check-ins (default 3600)
-  --self-test SECONDS     that a new app has to prove itself (default 300)
   --back-off SECONDS      first back-off, doubled with every failure (default 60)
-  --fail-self-test WHICH  a version whose self-test fails, or "all"
+  --fail-self-test WHICH  version whose self-test fails
   --exit-on NAME          end with 0 once this event or status state was seen (repeatable)
   --time-limit SECONDS    end with 3 when that did not come
 )";
@@ -66,7 +64,6 @@ struct Options {
     std::string chip = "esp32";
     std::string api_url;
     std::string api_key;
-    std::string api_ca;
     std::string mqtt_host;
     std::string mqtt_port = "8883";
     std::string mqtt_ca;
@@ -77,7 +74,6 @@ struct Options {
     std::string max_delay = "60";
     std::string chunk = "65536";
     std::string check_in = "3600";
-    std::string self_test = "300";
     std::string back_off = "60";
     std::string fail_self_test;
     std::vector<std::string> exit_on;
@@ -127,7 +123,6 @@ Options parse_options(int argc, char** argv) {
         {"chip", &options.chip, nullptr},
         {"api-url", &options.api_url, nullptr},
         {"api-key", &options.api_key, nullptr},
-        {"api-ca", &options.api_ca, nullptr},
         {"mqtt-host", &options.mqtt_host, nullptr},
         {"mqtt-port", &options.mqtt_port, nullptr},
         {"mqtt-ca", &options.mqtt_ca, nullptr},
@@ -138,7 +133,6 @@ Options parse_options(int argc, char** argv) {
         {"max-delay", &options.max_delay, nullptr},
         {"chunk", &options.chunk, nullptr},
         {"check-in", &options.check_in, nullptr},
-        {"self-test", &options.self_test, nullptr},
         {"back-off", &options.back_off, nullptr},
         {"fail-self-test", &options.fail_self_test, nullptr},
         {"exit-on", nullptr, &options.exit_on},
@@ -235,9 +229,7 @@ public:
         note(status.state);
     }
 
-    bool self_test_passes() override {
-        return options_.fail_self_test != "all" && options_.fail_self_test != manager_->running_version();
-    }
+    bool self_test_passes() override { return options_.fail_self_test != manager_->running_version(); }
 
     [[nodiscard]] bool seen_end() const { return seen_end_; }
 
@@ -341,7 +333,6 @@ int main(int argc, char** argv) {
     config.chunk_size = number("--chunk", options.chunk, ota::kFlashSectorSize, 1U << 22U);
     config.max_delay_s = number("--max-delay", options.max_delay, 0, 86400);
     config.check_in_interval_s = number("--check-in", options.check_in, 1, 86400);
-    config.self_test_limit_s = number("--self-test", options.self_test, 1, 3600);
     config.first_back_off_s = number("--back-off", options.back_off, 1, 3600);
     if (config.chunk_size % ota::kFlashSectorSize != 0) {
         fail("--chunk is " + options.chunk + ", expected a multiple of 4096");
@@ -355,10 +346,7 @@ int main(int argc, char** argv) {
         fail("--flash: \"" + options.flash + "\" is no 4 MB flash with a bootable image");
     }
 
-    const std::string api_ca = options.api_ca.empty() ? "" : read_file("--api-ca", options.api_ca);
-    ota::HttpClientConfig http_config;
-    http_config.ca_pem = api_ca.empty() ? nullptr : api_ca.c_str();
-    const auto http = ota::make_http_client(http_config);
+    const auto http = ota::make_http_client({});
 
     const std::string mac = ota::format_mac(config.mac);
     const ota::UpdateTopics topics(config.topic_prefix, config.product, config.mac);

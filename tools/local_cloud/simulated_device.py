@@ -41,7 +41,7 @@ def build_ota_device(log: Path, program: str = "ota_device") -> Path:
 class SimulatedDevice:
     """A device that runs on this machine, with a flash of its own. Use it as a context manager.
 
-    Options of `ota_device` are given with underscores: `version`, `self_test`, `fail_self_test`.
+    Options of `ota_device` are given with underscores: `version`, `back_off`, `fail_self_test`.
     """
 
     def __init__(

@@ -195,13 +195,14 @@ void Recorder::on_status(const StatusMessage& status) {
     states.push_back(text);
 }
 
-bool Recorder::saw(const std::string& name) const {
-    return std::any_of(events.begin(), events.end(), [&](const Event& event) { return event.name == name; });
+std::size_t Recorder::count(const std::string& name) const {
+    return static_cast<std::size_t>(
+        std::count_if(events.begin(), events.end(), [&](const Event& event) { return event.name == name; }));
 }
 
-bool Recorder::saw(Reason reason) const {
-    return std::any_of(events.begin(), events.end(),
-                       [&](const Event& event) { return event.reason == reason; });
+std::size_t Recorder::count(Reason reason) const {
+    return static_cast<std::size_t>(std::count_if(
+        events.begin(), events.end(), [&](const Event& event) { return event.reason == reason; }));
 }
 
 bool Recorder::saw_state(const std::string& state) const {

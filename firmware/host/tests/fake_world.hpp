@@ -161,8 +161,10 @@ public:
     void on_status(const StatusMessage& status) override;
     bool self_test_passes() override { return passes; }
 
-    [[nodiscard]] bool saw(const std::string& name) const;
-    [[nodiscard]] bool saw(Reason reason) const;
+    [[nodiscard]] std::size_t count(const std::string& name) const;
+    [[nodiscard]] std::size_t count(Reason reason) const;
+    [[nodiscard]] bool saw(const std::string& name) const { return count(name) != 0; }
+    [[nodiscard]] bool saw(Reason reason) const { return count(reason) != 0; }
     [[nodiscard]] bool saw_state(const std::string& state) const;
     [[nodiscard]] std::string names() const;
 

@@ -148,14 +148,7 @@ TEST_F(Attack, MessagesThatAreNoNotification) {
         world.notify(message);
     }
     world.run_for(1000);
-    const std::vector<Recorder::Event>& events = world.recorder.events;
-    EXPECT_EQ(std::count_if(events.begin(), events.end(),
-                            [](const Recorder::Event& event) {
-                                return event.name == "refused" &&
-                                       event.reason == Reason::notification_malformed;
-                            }),
-              7)
-        << world.recorder.names();
+    EXPECT_EQ(world.recorder.count(Reason::notification_malformed), 7U) << world.recorder.names();
 }
 
 TEST_F(Attack, MessageThatIsTooLarge) {

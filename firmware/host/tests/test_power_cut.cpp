@@ -4,8 +4,6 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-
 #include "fake_world.hpp"
 #include "proof.hpp"
 
@@ -14,17 +12,12 @@ namespace {
 
 using Cut = CuttableFlash::Cut;
 
-std::size_t image_size() {
-    const char* const size = std::getenv("OTA_SWEEP_IMAGE_SIZE");
-    return size == nullptr ? World::kImageSize : static_cast<std::size_t>(std::strtoul(size, nullptr, 10));
-}
-
 /// A device with a release announced by its check-in, as it is after any restart.
 class SweptWorld : public World {
 public:
     SweptWorld() {
         Release release = World::release();
-        release.image = World::image("2.0.0", image_size());
+        release.image = World::image("2.0.0");
         serve(release);
         static const std::string notification = release.notification();
         server.check_in_body = notification;
@@ -145,7 +138,7 @@ TEST(PowerCut, DuringTheUpdateOfAnUpdatedDevice) {
         world.live();
         next = World::release("2.1.0");
         next.sequence = 101;
-        next.image = World::image("2.1.0", image_size());
+        next.image = World::image("2.1.0");
         world.serve(next);
         static const std::string notification = next.notification();
         world.server.check_in_body = notification;

@@ -283,11 +283,7 @@ TEST_F(Update, CheckInCorrectsAForgedVersion) {
     release.version = "auto";
     release.announced_version = "9.9.9";
     world.notify(release.notification());
-    const auto retries = [&] {
-        return std::count_if(world.recorder.events.begin(), world.recorder.events.end(),
-                             [](const Recorder::Event& event) { return event.name == "retry"; });
-    };
-    ASSERT_TRUE(world.run([&] { return retries() == 6; }));
+    ASSERT_TRUE(world.run([&] { return world.recorder.count("retry") == 6; }));
     release.announced_version = "2.0.0";
     world.server.check_in_body = release.notification();
     world.recorder.events.clear();
@@ -349,12 +345,8 @@ TEST_F(Update, CheckInThatSaysTheSameChangesNothing) {
     ASSERT_TRUE(world.recorder.saw("ignored"));
     world.server.take_over = nullptr;
     ASSERT_TRUE(world.run_to_report("installed"));
-    const auto count = [&](const char* name) {
-        return std::count_if(world.recorder.events.begin(), world.recorder.events.end(),
-                             [&](const Recorder::Event& event) { return event.name == name; });
-    };
-    EXPECT_EQ(count("accepted"), 1);
-    EXPECT_EQ(count("download_started"), 1);
+    EXPECT_EQ(world.recorder.count("accepted"), 1U);
+    EXPECT_EQ(world.recorder.count("download_started"), 1U);
     // The check-in took the buffer, and nothing else was fetched again.
     EXPECT_LE(world.server.image_bytes_sent, release.image.size() + kFlashSectorSize);
 }
