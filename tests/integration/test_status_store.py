@@ -101,16 +101,18 @@ def test_repetition_costs_no_room(store, known, releases):
 
 def test_device_that_says_ever_new_things_fills_no_database(store, known, releases):
     mac = new_mac()
-    batches = [[status(mac, releases[0], reason=f"{batch} {number}") for number in range(50)] for batch in range(3)]
-    assert [len(store.record(batch).news) for batch in batches] == [50, 0, 0]
-    # What it goes on to is kept.
+    batches = [[status(mac, releases[0], reason=f"{batch} {number}") for number in range(30)] for batch in range(4)]
+    assert [len(store.record(batch).news) for batch in batches] == [30, 30, 0, 0]
+    # What it says again, and what it goes on to, is kept.
+    store.record([status(mac, releases[0], second=9, reason="0 0")])
     installed = status(mac, releases[0], DeviceState.INSTALLED, 1, running_version="1.1.0")
     assert len(store.record([installed, status(mac, releases[1], second=2)]).news) == 2
     [[_, running_version, _]], states, history = known(mac)
     assert running_version == "1.1.0"
     assert [state[1] for state in states] == ["installed", "downloading"]
+    assert [said[5] for said in history if said[2] == "0 0"] == [BEGIN + timedelta(seconds=9)]
     assert Counter((said[0], said[1]) for said in history) == {
-        (releases[0]["id"], "downloading"): 50,
+        (releases[0]["id"], "downloading"): 60,
         (releases[0]["id"], "installed"): 1,
         (releases[1]["id"], "downloading"): 1,
     }

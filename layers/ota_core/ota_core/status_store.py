@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # The states, lowest first; the words are ours.
 _ORDER = f"ARRAY[{', '.join(repr(state.value) for state in DeviceState)}]"
 # In one state, a device that is well says few things of a release. Who has its certificate must not fill the database.
+# A batch more is possible, and what is recorded at the same moment.
 _MAX_SAID = 50
 # One document, sent once: pg8000 writes an array, value by value, at twenty times the cost, and reads rows as slowly.
 #
@@ -55,6 +56,11 @@ WITH messages AS (
     WHERE {_MAX_SAID} > (
         SELECT count(*) FROM device_history AS earlier
         WHERE earlier.mac = messages.mac AND earlier.release = messages.release AND earlier.state = messages.state
+    ) OR EXISTS (
+        SELECT FROM device_history AS same
+        WHERE (same.mac, same.release, same.state, coalesce(same.reason, ''), coalesce(same.running_version, ''))
+        = (messages.mac, messages.release, messages.state, coalesce(messages.reason, ''),
+            coalesce(messages.running_version, ''))
     )
     GROUP BY mac, release, state, reason, running_version
     ORDER BY min(received_at), array_position({_ORDER}, state)
@@ -122,8 +128,8 @@ class StatusStore:
     def record(self, statuses: Sequence[DeviceStatus]) -> Recorded:
         """Record a batch in one transaction. Repetition and order change nothing.
 
-        Of a device that has said fifty different things in one state of a release, nothing more is kept that it says
-        in this state.
+        Of a device that has said fifty different things in one state of a release, nothing new is kept that it says in
+        this state.
         """
         messages = json.dumps(
             [
