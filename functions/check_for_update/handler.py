@@ -24,7 +24,7 @@ from ota_core.database import Database, DatabaseSettings
 from ota_core.envelope import payload_of
 from ota_core.environment import read_environment
 from ota_core.log_line import write_line
-from ota_core.manifest import is_product, parse_manifest
+from ota_core.manifest import PRODUCT_RULE, is_product, parse_manifest
 from ota_core.notification import write_notification
 from ota_core.targets import normalise_mac
 
@@ -52,9 +52,7 @@ def check(event: Mapping[str, Any]) -> Answer:
     product = query_parameter(event, "product")
     if product is None or not is_product(product):
         raise RequestRefused(
-            400,
-            "product_invalid",
-            "The query's product is missing or none; expected lower-case letters, digits and dashes, at most 63.",
+            400, "product_invalid", f"The query's product is missing or none; expected {PRODUCT_RULE}."
         )
     running_version = query_parameter(event, "version")
     if running_version is not None and _RUNNING_VERSION.fullmatch(running_version) is None:

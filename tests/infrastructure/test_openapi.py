@@ -142,7 +142,7 @@ def test_patterns_are_those_of_the_code(project, mac):
     assert operator["components"]["parameters"]["Mac"]["schema"]["pattern"] == pattern
 
 
-@pytest.mark.parametrize("product", ["p", "demo-sensor", "-p", "P", "a" * 63, "a" * 64, ""])
+@pytest.mark.parametrize("product", ["p", "demo-sensor", "-p", "P", "a" * 63, "a" * 64, "", "status", "status-lamp"])
 def test_pattern_of_a_product_is_that_of_the_code(project, product):
     definition = yaml.safe_load((project / "api" / "openapi.yaml").read_text())
     pattern = definition["paths"]["/firmware/{product}/{version}"]["parameters"][0]["schema"]["pattern"]

@@ -23,7 +23,7 @@ from ota_core.envelope import (
 from ota_core.errors import DropRejected, OtaError, RejectionCode
 from ota_core.esp_image import check_fits_slot, inspect
 from ota_core.inbox import INBOX, Member
-from ota_core.manifest import Manifest, is_product, parse_manifest, write_manifest
+from ota_core.manifest import PRODUCT_RULE, Manifest, is_product, parse_manifest, write_manifest
 from ota_core.notification import check_fits_device
 from ota_core.rollout import Rollout
 from ota_core.targets import (
@@ -107,8 +107,7 @@ def describe(image: bytes, targets: Targets, options: ReleaseOptions) -> Manifes
         if not is_product(product):
             raise SigningError(
                 "product_unknown",
-                f"The image's project is {product!r}, which names no product (lower-case letters, digits and dashes, "
-                "at most 63). Name it with --product.",
+                f"The image's project is {product!r}, which names no product ({PRODUCT_RULE}). Name it with --product.",
             )
     manifest = Manifest(
         product=product,

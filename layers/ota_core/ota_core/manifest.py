@@ -31,6 +31,7 @@ MAX_CHANGELOG_CHARS = 4096
 # The largest integer that every JSON reader keeps exactly (RFC 8259 section 6).
 MAX_SEQUENCE = 2**53 - 1
 
+PRODUCT_RULE = "lower-case letters, digits and dashes, at most 63; not 'status'"
 # Not "status": <prefix>/product/status would be a topic of statuses.
 _PRODUCT = re.compile(r"(?!status$)[a-z0-9][a-z0-9-]{0,62}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -103,7 +104,7 @@ def parse_manifest(payload: bytes) -> Manifest:
     firmware = _Fields(fields.take("firmware", dict), "'firmware'")
     firmware.allow_only(("size", "sha256", "signature"), ())
     manifest = Manifest(
-        product=fields.matching("product", _PRODUCT, "lower-case letters, digits and dashes, at most 63; not 'status'"),
+        product=fields.matching("product", _PRODUCT, PRODUCT_RULE),
         version=_version(fields.take("version", str)),
         sequence=fields.between("sequence", 1, MAX_SEQUENCE),
         expires=_time(fields.take("expires", str)),
