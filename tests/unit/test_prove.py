@@ -2,6 +2,7 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import prove
 import pytest
@@ -66,6 +67,21 @@ def test_table_sums_each_heading():
 def test_nothing_is_recorded_without_the_option(proof, proving, folder):
     proof("inputs", "envelope", tried=1, withstood=1)
     assert folder.exists() == proving
+
+
+@pytest.mark.parametrize(("prove_it", "outcome"), [(True, "failed"), (False, "skipped")])
+def test_skipped_test_has_failed_in_the_long_form(pytestconfig, prove_it, outcome):
+    [suite] = [
+        plugin
+        for plugin in pytestconfig.pluginmanager.get_plugins()
+        if getattr(plugin, "__file__", None) == str(prove.PROJECT / "tests" / "conftest.py")
+    ]
+    item = SimpleNamespace(config=SimpleNamespace(getoption=lambda name: name == "prove" and prove_it))
+    hook = suite.pytest_runtest_makereport(item)
+    next(hook)
+    with pytest.raises(StopIteration) as returned:
+        hook.send(SimpleNamespace(skipped=True, outcome="skipped"))
+    assert returned.value.value.outcome == outcome
 
 
 # The firmware's tests need the folder; Python's make it.
