@@ -457,8 +457,12 @@ def _client(emulator: Emulator, service: str) -> Any:  # noqa: ANN401 - each ser
     return clients.client(
         service,
         endpoint_url=emulator.endpoint,
-        # A function may run for 15 minutes before it answers.
-        config=Config(proxies={}, read_timeout=900, retries={"total_max_attempts": 3, "mode": "standard"}),
+        config=Config(
+            proxies={},
+            # A function may run for 15 minutes before it answers.
+            read_timeout=900 if service == "lambda" else 60,
+            retries={"total_max_attempts": 3, "mode": "standard"},
+        ),
     )
 
 
