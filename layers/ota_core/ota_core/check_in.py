@@ -13,7 +13,7 @@ class Candidate:
     """The latest release that is for a device and whose wave has reached it.
 
     Attributes:
-        envelope: the signed manifest's JSON as it was dropped.
+        envelope: the signed manifest's JSON.
         expires_at: aware.
     """
 

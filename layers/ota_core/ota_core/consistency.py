@@ -16,7 +16,7 @@ from . import versions
 from .envelope import open_envelope
 from .errors import DropRejected
 from .firmware_store import KEYS, ObjectGone, ObjectVersion
-from .inbox import ARCHIVE, INBOX, REJECTED, Member
+from .inbox import ARCHIVE, INBOX, REASON_SUFFIX, REJECTED, Member
 from .manifest import parse_manifest
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from .firmware_store import FirmwareStore
 
 _THREADS = 8  # Each holds an image.
-_REASON = ".reason.json"
 _WAVES = "CASE WHEN rollout IS NULL THEN 1 ELSE jsonb_array_length(rollout -> 'waves') END"
 # Each gives the names of what breaks it.
 _RULES = {
@@ -84,7 +83,7 @@ def check_consistency(database: Database, store: FirmwareStore) -> Report:
     report = Report(
         releases=len(releases),
         archived=len(store.list_versions(ARCHIVE)),
-        rejected=sum(not key.endswith(_REASON) for key in rejected),
+        rejected=sum(not key.endswith(REASON_SUFFIX) for key in rejected),
         waiting=len(store.list_versions(INBOX)),
         violations=[*database.transaction(_broken_rules), *_rejected_without_reason(rejected)],
     )
@@ -161,8 +160,8 @@ def _check_release(
 
 
 def _rejected_without_reason(keys: list[str]) -> Iterator[Violation]:
-    reasons = {key for key in keys if key.endswith(_REASON)}
+    reasons = {key for key in keys if key.endswith(REASON_SUFFIX)}
     for key in keys:
         stem = next((key.removesuffix(member.value) for member in Member if key.endswith(member.value)), key)
-        if key not in reasons and stem + _REASON not in reasons:
+        if key not in reasons and stem + REASON_SUFFIX not in reasons:
             yield Violation("rejected_without_a_reason", key)

@@ -28,7 +28,7 @@ def write_notification(
         release_id: the release.
         manifest: of the release.
         version: the version that the release got: the manifest's, or what `auto` became.
-        envelope: the signed manifest as it was dropped.
+        envelope: the signed manifest.
         api_url: base URL of the download API, without a slash at its end.
         percent: of the devices, those that the waves so far reach; each finds out by itself whether it is one.
     """

@@ -27,7 +27,7 @@ class NewRelease:
     """A validated drop, on its way to become a release.
 
     Attributes:
-        envelope: the signed manifest's JSON as it was dropped.
+        envelope: the signed manifest's JSON, without what is not signed.
         keyid: of the signer.
         image_key, image_version_id: the stored image.
         targets_key, targets_version_id: the stored list of devices; None where the manifest lists none.

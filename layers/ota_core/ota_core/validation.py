@@ -42,7 +42,7 @@ class Accepted:
         members: the object versions that were checked.
         release_id: of the release that it is to become.
         manifest_sha256: hex, of the signed payload.
-        envelope: as it was dropped.
+        envelope: the signed part and its signatures, without what else was dropped.
         keyid: of the signer.
         image: the stored copy of the very bytes that were checked.
         targets: the normalised list of MACs, one a line; None for the whole fleet.
