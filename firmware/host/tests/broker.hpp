@@ -13,6 +13,8 @@ class Broker {
 public:
     Broker();
     ~Broker();
+    Broker(const Broker&) = delete;
+    Broker& operator=(const Broker&) = delete;
 
     /// PEM certificate and key for a client with this id.
     struct Identity {

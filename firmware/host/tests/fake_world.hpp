@@ -176,6 +176,8 @@ public:
 /// Reasons that any test of this program has seen.
 std::set<Reason>& reasons_seen();
 
+constexpr std::uint64_t kHour_ms = 3600 * 1000ULL;
+
 /// One device and everything around it. Its flash outlives its boots.
 class World {
 public:
@@ -193,10 +195,10 @@ public:
     /// Switches the power on. False when nothing boots.
     bool boot();
     /// Runs until `done`, a restart is asked for, or so much time has passed. @return done or restart.
-    bool run(const std::function<bool()>& done, std::uint64_t limit_ms = 48 * 3600 * 1000ULL);
+    bool run(const std::function<bool()>& done, std::uint64_t limit_ms = 48 * kHour_ms);
     /// Runs, restarting as often as the device asks, until it has reported `state` and has nothing
     /// more to report.
-    bool run_to_report(const std::string& state, std::uint64_t limit_ms = 48 * 3600 * 1000ULL);
+    bool run_to_report(const std::string& state, std::uint64_t limit_ms = 48 * kHour_ms);
     /// Runs for a time, through restarts.
     void run_for(std::uint64_t ms);
 

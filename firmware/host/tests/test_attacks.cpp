@@ -12,8 +12,6 @@
 namespace ota::test {
 namespace {
 
-constexpr std::uint64_t kHour_ms = 3600 * 1000ULL;
-
 class Attack : public ::testing::Test {
 protected:
     Attack() {
@@ -62,7 +60,7 @@ protected:
         EXPECT_FALSE(world.recorder.saw("activated")) << world.recorder.names();
     }
 
-    void answer_images(std::function<FakeServer::Answer(const FakeServer::Seen&)> answer) {
+    void answer_images(const std::function<FakeServer::Answer(const FakeServer::Seen&)>& answer) {
         world.server.take_over = [this, answer](const FakeServer::Seen& seen) {
             return seen.url.find("/firmware/") == std::string::npos ? world.server.answer(seen)
                                                                     : answer(seen);
@@ -144,7 +142,7 @@ TEST_F(Attack, ManifestThatTheKeyHolderGotWrong) {
 TEST_F(Attack, MessagesThatAreNoNotification) {
     for (const std::string& message :
          {std::string(""), std::string("{"), std::string("[]"), std::string("null"), std::string(16384, '['),
-          std::string("{\"release_id\":\"r\"}"), std::string(16384, '\xFF')}) {
+          std::string(R"({"release_id":"r"})"), std::string(16384, '\xFF')}) {
         world.notify(message);
     }
     world.run_for(1000);
@@ -190,6 +188,36 @@ TEST_F(Attack, FloodOfAnOldReleaseUnderEverNewIdsIsToldEightTimesAnHour) {
     world.run_for(1000);
     EXPECT_EQ(world.mqtt.published.size(), 16U);
     EXPECT_NE(world.mqtt.published.back().second.find("replay-15\""), std::string::npos);
+}
+
+TEST_F(Attack, FloodOfWithdrawalsIsToldEightTimesAnHour) {
+    genuine.more_notification = R"(,"max_delay":86400)";
+    for (int i = 0; i < 100; ++i) {
+        genuine.release_id = "withdrawn-" + std::to_string(i);
+        for (int again = 0; again < 2; ++again) {
+            world.notify(genuine.notification());
+            world.notify(R"({"release_id":")" + genuine.release_id + R"(","withdrawn":true})");
+        }
+    }
+    world.run_for(kHour_ms - 60000);
+    EXPECT_EQ(world.recorder.count("dropped"), 200U);
+    EXPECT_EQ(world.mqtt.published.size(), 8U);
+}
+
+TEST_F(Attack, FloodDoesNotSilenceWhatTheCheckInBrings) {
+    Release old = genuine;
+    old.expires = "2026-09-01T00:00:00Z";
+    for (int i = 0; i < 100; ++i) {
+        old.release_id = "replay-" + std::to_string(i);
+        world.notify(old.notification());
+    }
+    world.run_for(1000);
+    ASSERT_EQ(world.mqtt.published.size(), 8U);
+    genuine.chip = "esp32s3";
+    world.server.check_in_body = genuine.notification();
+    world.run_for(2 * kHour_ms);
+    EXPECT_EQ(world.mqtt.published.size(), 9U);
+    EXPECT_TRUE(world.recorder.saw_state("rejected:wrong_chip"));
 }
 
 // What is signed, but not for here and now: replay, freeze, mix-and-match, wrong recipient

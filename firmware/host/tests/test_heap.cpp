@@ -85,7 +85,7 @@ extern "C" void* realloc(void* block, std::size_t size) {
 namespace ota::test {
 namespace {
 
-constexpr std::int64_t kLimit = 24 * 1024;
+constexpr std::int64_t kLimit = 24576;
 
 /// Suspends the count for what is test equipment in the middle of the update.
 class NotCounted {

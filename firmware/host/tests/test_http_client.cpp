@@ -31,7 +31,7 @@ protected:
         http = make_http_client(config);
     }
 
-    ~HttpClientTest() override { std::filesystem::remove_all(directory); }
+    void TearDown() override { std::filesystem::remove_all(directory); }
 
     HttpResult get(const std::string& path) { return http->get({(base + path).c_str(), nullptr, 0}, head); }
 

@@ -21,7 +21,7 @@ public:
         EXPECT_TRUE(boot());
         static const std::string notification = release.notification();
         notify(notification);
-        EXPECT_TRUE(run_to_report("installed", 30 * 24 * 3600 * 1000ULL)) << recorder.names();
+        EXPECT_TRUE(run_to_report("installed", 720 * kHour_ms)) << recorder.names();
         EXPECT_EQ(running_version(), "2.0.0");
         return server.image_bytes_sent - release.image.size();
     }

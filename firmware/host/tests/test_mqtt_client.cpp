@@ -17,6 +17,12 @@ constexpr const char* kTopics[] = {"/firmware_update", "/firmware_update/product
 
 class MqttClientTest : public ::testing::Test {
 protected:
+    /// The broker begins without the sessions of the test before.
+    void SetUp() override {
+        broker().stop();
+        broker().start();
+    }
+
     static Broker& broker() {
         static Broker one;
         return one;

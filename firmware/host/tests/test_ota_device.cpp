@@ -2,9 +2,9 @@
 // real HTTP server, real restarts, and SIGKILL for the power cut.
 
 #include <gtest/gtest.h>
-#include <signal.h>
 
 #include <chrono>
+#include <csignal>
 #include <filesystem>
 #include <thread>
 
@@ -120,7 +120,7 @@ TEST_F(OtaDevice, InstallsWhatIsAnnouncedAndRunsItAfterItsRestart) {
         accepted = device->read_until("\"accepted\"", 2000).has_value();
     }
     ASSERT_TRUE(accepted) << device->output();
-    const auto installed = device->read_until("\"state\":\"installed\"", kLimit_ms);
+    const auto installed = device->read_until(R"("state":"installed")", kLimit_ms);
     ASSERT_TRUE(installed) << device->output();
     EXPECT_NE(installed->find(R"("running_version":"2.0.0")"), std::string::npos) << *installed;
     EXPECT_EQ(device->wait(), 0);
@@ -148,7 +148,7 @@ TEST_F(OtaDevice, KilledAmidTheDownloadGoesOnFromTheLastChunk) {
     const auto resumed = device->read_until("\"download_started\"", kLimit_ms);
     ASSERT_TRUE(resumed) << device->output();
     EXPECT_EQ(resumed->find(R"("offset":0)"), std::string::npos) << *resumed;
-    ASSERT_TRUE(device->read_until("\"state\":\"installed\"", kLimit_ms)) << device->output();
+    ASSERT_TRUE(device->read_until(R"("state":"installed")", kLimit_ms)) << device->output();
     EXPECT_EQ(device->wait(), 0);
 }
 
@@ -156,7 +156,7 @@ TEST_F(OtaDevice, ImageThatFailsItsSelfTestIsRolledBack) {
     start_server();
     write_file(directory + "/notification.json", release.notification());
     const auto device = start_device({"--fail-self-test", "2.0.0", "--exit-on", "rolled_back"});
-    const auto report = device->read_until("\"state\":\"rolled_back\"", kLimit_ms);
+    const auto report = device->read_until(R"("state":"rolled_back")", kLimit_ms);
     EXPECT_EQ(device->wait(), 0) << device->output();
     ASSERT_TRUE(report) << device->output();
     EXPECT_NE(report->find(R"("reason":"self_test_failed")"), std::string::npos) << *report;

@@ -358,8 +358,8 @@ TEST_F(Store, GivesTheOldValueOrTheNewOneAfterAnyCut) {
             EXPECT_EQ(get(posix::KeyValueStore(flash), "key"), "new");
         }
     }
-    std::printf("[ SWEEP    ] power cuts of the key-value store: %llu\n",
-                static_cast<unsigned long long>(3 * operations));
+    std::printf("[ SWEEP    ] power cuts of the key-value store: %s\n",
+                std::to_string(3 * operations).c_str());
     report_proof("cuts", "power cuts of the device's key-value store", 3 * operations);
 }
 

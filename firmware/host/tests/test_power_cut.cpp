@@ -35,7 +35,7 @@ public:
                     ASSERT_TRUE(posix::is_bootable(*flash, slots->running_slot()));
                 }
                 on = true;
-                if (run_to_report("installed", 12 * 3600 * 1000ULL)) {
+                if (run_to_report("installed", 12 * kHour_ms)) {
                     return;
                 }
                 ASSERT_TRUE(slots) << "nothing to boot after a restart";

@@ -10,8 +10,6 @@
 namespace ota::test {
 namespace {
 
-constexpr std::uint64_t kHour_ms = 3600 * 1000ULL;
-
 class Update : public ::testing::Test {
 protected:
     Update() {
@@ -402,16 +400,21 @@ TEST_F(Update, ImageByCableIsNotTheReleaseThatWasOnItsTrialThere) {
             ASSERT_TRUE(one.boot());
             ASSERT_EQ(one.slots->mark_running_valid(), PortResult::ok);
         }
-        const std::vector<std::uint8_t> flashed = World::image("5.0.0");
+        const std::vector<std::uint8_t> flashed = World::image("1.5.0");
         std::copy(flashed.begin(), flashed.end(),
                   one.bytes.begin() + static_cast<std::ptrdiff_t>(posix::kSlotOffset[1]));
         ASSERT_TRUE(one.boot());
         one.run_for(60000);
         EXPECT_EQ(one.slots->running_slot(), 1);
-        EXPECT_EQ(one.running_version(), "5.0.0");
+        EXPECT_EQ(one.running_version(), "1.5.0");
         EXPECT_EQ(one.stored_sequence(), 0);
         EXPECT_FALSE(one.recorder.saw_state("installed"));
         EXPECT_FALSE(NVSStorageHandler(*one.store).pending());
+        // Its bytes are not looked for in the other slot.
+        one.notify(release.notification());
+        ASSERT_TRUE(one.run_to_report("installed"));
+        EXPECT_FALSE(one.recorder.saw(Reason::image_sha256_mismatch));
+        EXPECT_EQ(one.running_version(), "2.0.0");
     }
 }
 
@@ -692,7 +695,7 @@ TEST_F(Update, BackOffDoublesUpToItsLimitWhileTheServerIsAway) {
     for (const std::int64_t delay : delays) {
         EXPECT_GE(delay, base);
         EXPECT_LE(delay, base + base / 4);
-        base = std::min<std::int64_t>(base * 2, 21600 * 1000);
+        base = std::min(base * 2, static_cast<std::int64_t>(6 * kHour_ms));
     }
     // The count outlives a restart.
     const auto failure = NVSStorageHandler(*world.store).failure();
@@ -701,34 +704,54 @@ TEST_F(Update, BackOffDoublesUpToItsLimitWhileTheServerIsAway) {
 }
 
 TEST_F(Update, BackOffBeginsAnewAfterAChunk) {
-    bool away = true;
-    std::uint64_t cut_at = UINT64_MAX;
-    world.server.take_over = [&](const FakeServer::Seen& seen) {
-        FakeServer::Answer answer = world.server.answer(seen);
-        if (away && seen.url.find("/firmware/") != std::string::npos) {
-            answer.result = HttpResult::unreachable;
+    for (const bool after_bad_image : {false, true}) {
+        World one;
+        ASSERT_TRUE(one.boot());
+        one.serve(release);
+        const std::vector<std::uint8_t> good = release.image;
+        std::vector<std::uint8_t>& served = one.server.images.begin()->second;
+        if (after_bad_image) {
+            served[50000] ^= 1;
+            one.server.take_over = [&](const FakeServer::Seen& seen) {
+                FakeServer::Answer answer = one.server.answer(seen);
+                answer.head.etag.clear();
+                return answer;
+            };
+            one.notify(release.notification());
+            ASSERT_TRUE(one.run([&] { return one.recorder.saw(Reason::image_sha256_mismatch); }));
+            served = good;
         }
-        return answer;
-    };
-    world.server.cut = [&] { return world.server.image_bytes_sent > cut_at; };
-    const auto next_delay = [&]() -> std::int64_t {
-        world.recorder.events.clear();
-        EXPECT_TRUE(world.run([&] { return world.recorder.saw("retry"); }, 24 * kHour_ms));
-        return world.recorder.events.back().value;
-    };
-    world.notify(release.notification());
-    for (int i = 0; i < 5; ++i) {
-        next_delay();
+        bool away = true;
+        std::uint64_t cut_at = UINT64_MAX;
+        one.server.take_over = [&](const FakeServer::Seen& seen) {
+            FakeServer::Answer answer = one.server.answer(seen);
+            if (away && seen.url.find("/firmware/") != std::string::npos) {
+                answer.result = HttpResult::unreachable;
+            }
+            return answer;
+        };
+        one.server.cut = [&] { return one.server.image_bytes_sent > cut_at; };
+        const auto next_delay = [&]() -> std::int64_t {
+            one.recorder.events.clear();
+            EXPECT_TRUE(one.run([&] { return one.recorder.saw("retry"); }, 24 * kHour_ms));
+            return one.recorder.events.back().value;
+        };
+        one.notify(release.notification());
+        for (int i = 0; i < 5; ++i) {
+            next_delay();
+        }
+        EXPECT_GE(next_delay(), 32 * 60000);
+        away = false;
+        cut_at = one.server.image_bytes_sent + World::kChunk + 1000;
+        EXPECT_LE(next_delay(), 2000);
+        EXPECT_TRUE(one.recorder.saw("chunk_confirmed"));
+        away = true;
+        // A bad image counts until the end.
+        const std::int64_t first = after_bad_image ? 120000 : 60000;
+        const std::int64_t delay = next_delay();
+        EXPECT_GE(delay, first);
+        EXPECT_LE(delay, first + first / 4);
     }
-    EXPECT_GE(next_delay(), 32 * 60000);
-    away = false;
-    cut_at = World::kChunk + 1000;
-    EXPECT_LE(next_delay(), 2000);
-    EXPECT_TRUE(world.recorder.saw("chunk_confirmed"));
-    away = true;
-    const std::int64_t delay = next_delay();
-    EXPECT_GE(delay, 60000);
-    EXPECT_LE(delay, 75000);
 }
 
 TEST_F(Update, CheckInsBackOffAndHonourRetryAfter) {

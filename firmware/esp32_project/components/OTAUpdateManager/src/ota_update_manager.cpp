@@ -105,9 +105,10 @@ void OTAUpdateManager::settle_pending_update(const std::optional<Sha256Digest>& 
     const int running = ports_.slots.running_slot();
     auto pending = storage_.pending();
     if (pending && pending->slot == running && running_head && *running_head != pending->image_head) {
-        // Another image came into its slot by cable: nothing is known of the release any more.
+        // Another image came into its slot by cable: nothing is known of the release any more, and its
+        // bytes are nowhere.
         pending.reset();
-        if (!storage_.clear_pending()) {
+        if (!storage_.clear_pending() || !storage_.clear_progress()) {
             event("storage_failed", Reason::storage_error);
         }
     }
@@ -275,7 +276,7 @@ void OTAUpdateManager::handle_notification(HeapText& text, NotificationSource so
         // Not signed, and it need not be: who can forge this can as well keep the release back. The
         // next check-in brings it again if it was a forgery.
         if (release_ && release_->id == notification.release_id) {
-            drop_release(UpdateStatus::rejected, Reason::release_withdrawn);
+            drop_release(Reason::release_withdrawn);
         }
         return;
     }
@@ -296,7 +297,9 @@ void OTAUpdateManager::handle_notification(HeapText& text, NotificationSource so
     }
     if (reason != Reason::none) {
         const std::uint64_t now = ports_.clock.uptime_ms();
-        if (refuse(notification, reason, now >= next_unverified_report_ms_)) {
+        observer_.on_event({"refused", notification.release_id, notification.version, reason});
+        if (now >= next_unverified_report_ms_ &&
+            tell_refusal(notification.release_id, notification.version, reason, source)) {
             next_unverified_report_ms_ = now + kRefusalInterval_ms;
         }
         return;
@@ -324,15 +327,18 @@ void OTAUpdateManager::handle_notification(HeapText& text, NotificationSource so
         reason = Reason::failed_before;
     }
     if (reason != Reason::none) {
-        refuse(notification, reason, is_addressed_to(manifest, notification, device));
-        if (corrected) {
-            end_download();  // It was accepted for what it is not.
-            release_.reset();
-            state_ = UpdateState::idle;
+        observer_.on_event({"refused", notification.release_id, notification.version, reason});
+        if (is_addressed_to(manifest, notification, device)) {
+            tell_refusal(notification.release_id, notification.version, reason, source);
+        }
+        if (corrected) {  // It was accepted for what it is not.
+            event("dropped", reason);
+            forget_release();
         }
         return;
     }
-    if (corrected && !forget_link_failures()) {  // They say nothing of what is really to be fetched.
+    // Failures at another address say nothing of what is really to be fetched.
+    if (corrected && notification.version != release_->version && !forget_link_failures()) {
         event("storage_failed", Reason::storage_error);
     }
     accept(notification, manifest);
@@ -364,22 +370,24 @@ void OTAUpdateManager::accept(const Notification& notification, const Manifest& 
     event("accepted", "delay_ms", delay);
 }
 
+/// Reports that a release will not be installed, if that was not told before. Of what anybody could
+/// send, only so many are told in an hour.
 /// @return whether it was reported.
-bool OTAUpdateManager::refuse(const Notification& notification, Reason reason, bool report) {
-    observer_.on_event({"refused", notification.release_id, notification.version, reason});
-    const std::uint32_t hash = hash_of(notification.release_id, reason);
+bool OTAUpdateManager::tell_refusal(std::string_view release_id, std::string_view version, Reason reason,
+                                    NotificationSource source) {
+    const std::uint32_t hash = hash_of(release_id, reason);
     const auto now_s = static_cast<std::uint32_t>(ports_.clock.uptime_ms() / kSecond_ms);
     const bool told_before =
         std::any_of(told_.begin(), told_.end(), [hash](const Told& told) { return told.hash == hash; });
     Told& oldest = told_[told_next_ % told_.size()];
-    const bool too_many =
-        told_next_ >= told_.size() && now_s - oldest.uptime_s < kRefusalInterval_ms / kSecond_ms;
-    if (!report || notification.release_id.empty() || told_before || too_many) {
+    const bool too_many = source != NotificationSource::check_in && told_next_ >= told_.size() &&
+                          now_s - oldest.uptime_s < kRefusalInterval_ms / kSecond_ms;
+    if (release_id.empty() || told_before || too_many) {
         return false;
     }
     StatusMessage message;
-    message.release_id = notification.release_id;
-    message.version = is_semver(notification.version) ? notification.version : std::string_view();
+    message.release_id = release_id;
+    message.version = is_semver(version) ? version : std::string_view();
     message.state = to_string(UpdateStatus::rejected);
     message.reason = to_string(reason);
     message.running_version = running_version_;
@@ -426,7 +434,8 @@ void OTAUpdateManager::check_in(std::uint64_t now) {
 void OTAUpdateManager::step_download(std::uint64_t now) {
     Reason reason = Reason::none;
     if (!download_ || !download_->request_open) {
-        // Before every request, for the release may expire while a broken link is waited for.
+        // Before every request and before the verdict, for the release may expire while a broken link is
+        // waited for.
         const auto unix_time = ports_.clock.unix_time();
         if (unix_time && *unix_time >= release_->expires) {
             reason = Reason::release_expired;
@@ -654,13 +663,14 @@ Reason OTAUpdateManager::verify_and_activate() {
 
 void OTAUpdateManager::handle_download_failure(Reason reason, std::uint64_t now) {
     if (reason == Reason::release_expired || reason == Reason::release_withdrawn) {
-        drop_release(UpdateStatus::rejected, reason);
+        drop_release(reason);
         return;
     }
     FailureRecord failure = failures_of(release_->sequence);
     std::uint32_t delay = 0;
     if (is_about_image(reason)) {
         end_download();
+        release_->furthest = 0;
         ++failure.attempts;
         if (!storage_.clear_progress() || !storage_.set(failure)) {
             event("storage_failed", Reason::storage_error);
@@ -668,8 +678,7 @@ void OTAUpdateManager::handle_download_failure(Reason reason, std::uint64_t now)
         report_finally(release_->id, release_->version, UpdateStatus::failed, to_string(reason));
         if (failure.attempts >= kMaxAttempts) {
             event("given_up", reason);
-            release_.reset();
-            state_ = UpdateState::idle;
+            forget_release();
             return;
         }
         delay = back_off_ms(failure.attempts);
@@ -718,9 +727,14 @@ void OTAUpdateManager::restart_from_zero() {
     }
 }
 
-void OTAUpdateManager::drop_release(UpdateStatus status, Reason reason) {
-    publish(status, 0, reason);
+/// A release that is over, which anybody could send again and again.
+void OTAUpdateManager::drop_release(Reason reason) {
+    tell_refusal(release_->id, release_->version, reason, NotificationSource::fleet_topic);
     event("dropped", reason);
+    forget_release();
+}
+
+void OTAUpdateManager::forget_release() {
     end_download();
     release_.reset();
     state_ = UpdateState::idle;

@@ -9,7 +9,8 @@
 namespace ota {
 
 /// Bytes at the start of an ESP application image that hold its header, the header of the first
-/// segment and the app description (esp_app_format.h, esp_app_desc.h of ESP-IDF).
+/// segment and the app description (esp_app_format.h, esp_app_desc.h of ESP-IDF). One app stores a digest
+/// of so many in NVS, and the next compares: no version may change it.
 inline constexpr std::size_t kImageHeadSize = 0x20 + 256;
 
 /// Checks the head of an image: magic 0xE9, 1 to 16 segments, the chip, and that an app description

@@ -175,7 +175,8 @@ private:
     void receive_messages();
     void handle_notification(HeapText& text, NotificationSource source);
     void accept(const Notification& notification, const Manifest& manifest);
-    bool refuse(const Notification& notification, Reason reason, bool report);
+    bool tell_refusal(std::string_view release_id, std::string_view version, Reason reason,
+                      NotificationSource source);
     void check_in(std::uint64_t now);
 
     // The download.
@@ -192,7 +193,8 @@ private:
     Reason watch_rate(std::uint64_t now);
     void handle_download_failure(Reason reason, std::uint64_t now);
     void restart_from_zero();
-    void drop_release(UpdateStatus status, Reason reason);
+    void drop_release(Reason reason);
+    void forget_release();
     void end_download();
 
     // Time.
