@@ -306,6 +306,25 @@ TEST_F(Update, CheckInCorrectsAForgedDelay) {
     EXPECT_NE(world.mqtt.published.back().second.find(release.release_id), std::string::npos);
 }
 
+TEST_F(Update, CheckInThatCorrectsTheIdOnlyKeepsTheBackOff) {
+    world.server.take_over = [&](const FakeServer::Seen& seen) {
+        FakeServer::Answer answer = world.server.answer(seen);
+        if (seen.url.find("/firmware/") != std::string::npos) {
+            answer.result = HttpResult::unreachable;
+        }
+        return answer;
+    };
+    Release forged = release;
+    forged.release_id = "forged";
+    world.notify(forged.notification());
+    ASSERT_TRUE(world.run([&] { return world.recorder.count("retry") == 6; }));
+    world.server.check_in_body = release.notification();
+    world.recorder.events.clear();
+    ASSERT_TRUE(world.run([&] { return world.recorder.saw("accepted"); }, 2 * kHour_ms));
+    EXPECT_EQ(world.recorder.events.back().release_id, release.release_id);
+    EXPECT_GE(world.recorder.events.back().value, 32 * 60000);
+}
+
 TEST_F(Update, CheckInEndsWhatWasAcceptedForAForgedVersionOnly) {
     release.version = "auto";
     release.announced_version = "9.9.9";
