@@ -61,6 +61,7 @@ lint: setup ## check style, types and templates
 	ruff format --check .
 	bandit --quiet --configfile pyproject.toml --recursive functions layers tools 2>/dev/null # its warnings are of its own exceptions
 	mypy
+	@mkdir -p build; lint-imports --no-logo --no-cache >build/imports.log || { cat build/imports.log; exit 1; }
 	sam validate --lint
 	cfn-lint database.yaml
 	.venv-checkov/bin/checkov --file template.yaml database.yaml --skip-download --compact --quiet

@@ -18,7 +18,7 @@ from lab import (
     read_event,
     server_cpu_seconds,
 )
-from ota_core.check_in_store import MAX_DEVICES, STATEMENT
+from ota_core.stores.check_in_store import MAX_DEVICES, STATEMENT
 
 _CHECK_INS = 200
 _SERVER_RUNS = 15

@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from harness import Figure, medians, report
 from lab import IMAGE_BYTES
-from ota_core import admission
-from ota_core.envelope import PAYLOAD_TYPE, keyid_of, open_envelope, pre_authentication_encoding, seal
-from ota_core.manifest import parse_manifest
+from ota_core.formats.envelope import PAYLOAD_TYPE, keyid_of, open_envelope, pre_authentication_encoding, seal
+from ota_core.formats.manifest import parse_manifest
+from ota_core.rules import admission
 
 _OPERATIONS = 10
 

@@ -23,9 +23,9 @@ import requests
 from local_cloud import LocalCloud, LocalCloudError, Message, Subscriber, example_image, running
 from local_cloud.signature import Signature
 from local_cloud.simulated_device import SimulatedDevice, build_ota_device
-from ota_core.admission import release_id_of
-from ota_core.envelope import payload_of
-from ota_core.rollout import in_cohort
+from ota_core.formats.envelope import payload_of
+from ota_core.rules.admission import release_id_of
+from ota_core.rules.rollout import in_cohort
 from rich.console import Console
 
 PROJECT = Path(__file__).resolve().parents[1]

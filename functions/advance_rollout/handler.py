@@ -7,15 +7,16 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from ota_core import metrics
-from ota_core.database import Database, DatabaseSettings
-from ota_core.environment import read_environment
-from ota_core.release_store import ReleaseSuperseded
-from ota_core.rfc3339 import parse_time
-from ota_core.rollout import Complete, describe_numbers, describe_step
-from ota_core.rollout_store import Advance, RolloutStore
+from ota_core.formats.rfc3339 import parse_time
+from ota_core.rules.rollout import Complete, describe_numbers, describe_step
+from ota_core.runtime import metrics
+from ota_core.runtime.environment import read_environment
+from ota_core.runtime.log_line import log_database_failure
+from ota_core.stores.database import Database, DatabaseSettings
+from ota_core.stores.release_store import ReleaseSuperseded
+from ota_core.stores.rollout_store import Advance, RolloutStore
 
-ROLLOUTS = RolloutStore(Database(read_environment(DatabaseSettings)))
+ROLLOUTS = RolloutStore(Database(read_environment(DatabaseSettings), on_failure=log_database_failure))
 logger = Logger()
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import boto3
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from ota_core.environment import read_environment
+from ota_core.runtime.environment import read_environment
 
 # An SNS subject has at most 100 characters, and an e-mail need not carry a whole stack trace.
 _MAX_CAUSE_CHARS = 1000

@@ -9,7 +9,11 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from ota_core.api_gateway import (
+from ota_core.formats.envelope import payload_of
+from ota_core.formats.manifest import PRODUCT_RULE, is_product, parse_manifest
+from ota_core.formats.notification import write_notification
+from ota_core.formats.targets import normalise_mac
+from ota_core.http.api_gateway import (
     Answer,
     RequestRefused,
     answer,
@@ -18,28 +22,25 @@ from ota_core.api_gateway import (
     path_parameter,
     query_parameter,
 )
-from ota_core.check_in import should_act
-from ota_core.check_in_store import CheckInStore
-from ota_core.database import Database, DatabaseSettings
-from ota_core.envelope import payload_of
-from ota_core.environment import read_environment
-from ota_core.log_line import write_line
-from ota_core.manifest import PRODUCT_RULE, is_product, parse_manifest
-from ota_core.notification import write_notification
-from ota_core.targets import normalise_mac
+from ota_core.rules.check_in import should_act
+from ota_core.runtime.aws_errors import is_aws_error
+from ota_core.runtime.environment import read_environment
+from ota_core.runtime.log_line import log_database_failure, write_line
+from ota_core.stores.check_in_store import CheckInStore
+from ota_core.stores.database import Database, DatabaseSettings, is_outage
 
 # What an app descriptor can hold, and more: an Arduino core's string need not be SemVer.
 _RUNNING_VERSION = re.compile(r"[\x20-\x7e]{1,64}")
 _NOT_STORED = {"Cache-Control": "no-store"}
 
-DEVICES = CheckInStore(Database(read_environment(DatabaseSettings), timeout_seconds=5))
+DEVICES = CheckInStore(Database(read_environment(DatabaseSettings), on_failure=log_database_failure, timeout_seconds=5))
 logger = Logger()
 
 
 @logger.inject_lambda_context
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> Answer:
     """Answer the device `mac` (path), which is a `product` and runs `version` (query)."""
-    return answer(event, check, logger)
+    return answer(event, check, logger, is_outage, is_aws_error)
 
 
 def check(event: Mapping[str, Any]) -> Answer:

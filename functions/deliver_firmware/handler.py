@@ -11,7 +11,8 @@ import boto3
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.config import Config
-from ota_core.api_gateway import (
+from ota_core.formats.preconditions import Conditions
+from ota_core.http.api_gateway import (
     Answer,
     RequestRefused,
     answer,
@@ -20,13 +21,13 @@ from ota_core.api_gateway import (
     header,
     path_parameter,
 )
-from ota_core.database import Database, DatabaseSettings
-from ota_core.delivery import Delivery, FirmwareRequest
-from ota_core.delivery_store import DeliveryStore
-from ota_core.environment import read_environment
-from ota_core.image_store import ImageStore
-from ota_core.log_line import write_line
-from ota_core.preconditions import Conditions
+from ota_core.runtime.aws_errors import is_aws_error
+from ota_core.runtime.environment import read_environment
+from ota_core.runtime.log_line import log_database_failure, write_line
+from ota_core.stages.delivery import Delivery, DownloadRefused, FirmwareRequest
+from ota_core.stores.database import Database, DatabaseSettings, is_outage
+from ota_core.stores.delivery_store import DeliveryStore
+from ota_core.stores.image_store import ImageStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ S3 = boto3.client(
     ),
 )
 DELIVERY = Delivery(
-    DeliveryStore(Database(read_environment(DatabaseSettings), timeout_seconds=5)),
+    DeliveryStore(Database(read_environment(DatabaseSettings), on_failure=log_database_failure, timeout_seconds=5)),
     ImageStore(S3, SETTINGS.bucket, SETTINGS.image_cache_bytes),
     redirects=SETTINGS.download_mode == "redirect",
 )
@@ -57,28 +58,30 @@ logger = Logger()
 @logger.inject_lambda_context
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> Answer:
     """Answer a request for the image of `product` and `version` (path)."""
-    return answer(event, deliver, logger)
+    return answer(event, deliver, logger, is_outage, is_aws_error)
 
 
 def deliver(event: Mapping[str, Any]) -> Answer:
     """Read the request, deliver, shape the answer."""
     product, version = path_parameter(event, "product"), path_parameter(event, "version")
-    delivered = DELIVERY.deliver(
-        FirmwareRequest(
-            product=product,
-            version=version,
-            is_head=event["httpMethod"] == "HEAD",
-            range=header(event, "Range"),
-            conditions=Conditions(
-                if_match=header(event, "If-Match"),
-                if_none_match=header(event, "If-None-Match"),
-                if_modified_since=header(event, "If-Modified-Since"),
-                if_unmodified_since=header(event, "If-Unmodified-Since"),
-                if_range=header(event, "If-Range"),
-            ),
-            now=datetime.now(UTC),
-        )
+    request = FirmwareRequest(
+        product=product,
+        version=version,
+        is_head=event["httpMethod"] == "HEAD",
+        range=header(event, "Range"),
+        conditions=Conditions(
+            if_match=header(event, "If-Match"),
+            if_none_match=header(event, "If-None-Match"),
+            if_modified_since=header(event, "If-Modified-Since"),
+            if_unmodified_since=header(event, "If-Unmodified-Since"),
+            if_range=header(event, "If-Range"),
+        ),
+        now=datetime.now(UTC),
     )
+    try:
+        delivered = DELIVERY.deliver(request)
+    except DownloadRefused as refusal:
+        raise RequestRefused(refusal.status, refusal.code, refusal.message, refusal.headers) from refusal
     if delivered.content is not None and header(event, "Accept") is None:
         # API Gateway decides by Accept whether to decode the content, and without one a device might get base64.
         raise RequestRefused(406, "accept_missing", "Send the header Accept: application/octet-stream (or */*).")

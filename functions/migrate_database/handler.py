@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from ota_core.database import Database, DatabaseSettings
-from ota_core.environment import read_environment
+from ota_core.runtime.environment import read_environment
+from ota_core.runtime.log_line import log_database_failure
+from ota_core.stores.database import Database, DatabaseSettings
 
 if TYPE_CHECKING:
     from pg8000.native import Connection
 
 MIGRATIONS = sorted((Path(__file__).parent / "migrations").glob("*.sql"))
-DATABASE = Database(read_environment(DatabaseSettings))
+DATABASE = Database(read_environment(DatabaseSettings), on_failure=log_database_failure)
 # Any constant: deployments of one database wait for each other.
 _ADVISORY_LOCK = 7_036_874_417
 logger = Logger()

@@ -16,30 +16,34 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from ota_core import strict_json
-from ota_core.api_gateway import Answer, RequestRefused, answer, answer_json, path_parameter, query_parameter
-from ota_core.database import Database, DatabaseSettings
-from ota_core.device_status import DeviceState
-from ota_core.environment import read_environment
-from ota_core.manifest import is_product
-from ota_core.operator_actions import Action, ActionRefused
-from ota_core.operator_requests import page_limit, page_position, refuse_unknown_query
-from ota_core.operator_store import FAILING_DEVICES, RELEASE_STATES, OperatorStore, UnknownDevice, UnknownRelease
-from ota_core.targets import is_tag, normalise_mac
+from ota_core.formats import strict_json
+from ota_core.formats.device_status import DeviceState
+from ota_core.formats.manifest import is_product
+from ota_core.formats.targets import is_tag, normalise_mac
+from ota_core.http.api_gateway import Answer, RequestRefused, answer, answer_json, path_parameter, query_parameter
+from ota_core.http.operator_requests import page_limit, page_position, refuse_unknown_query
+from ota_core.rules.operator_actions import Action, ActionRefused
+from ota_core.runtime.aws_errors import is_aws_error
+from ota_core.runtime.environment import read_environment
+from ota_core.runtime.log_line import log_database_failure
+from ota_core.stores.database import Database, DatabaseSettings, is_outage
+from ota_core.stores.operator_store import FAILING_DEVICES, RELEASE_STATES, OperatorStore, UnknownDevice, UnknownRelease
 
 MAX_TAGS = 50
 # What `state` may ask for in the list of a release's devices.
 DEVICE_STATES = (*DeviceState, FAILING_DEVICES)
 _RELEASE_ID = re.compile(r"[0-9a-f]{32}")
 
-OPERATORS = OperatorStore(Database(read_environment(DatabaseSettings), timeout_seconds=20))
+OPERATORS = OperatorStore(
+    Database(read_environment(DatabaseSettings), on_failure=log_database_failure, timeout_seconds=20)
+)
 logger = Logger()
 
 
 @logger.inject_lambda_context
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> Answer:
     """Answer the request of the operator `event["caller"]`."""
-    return answer(event, route, logger)
+    return answer(event, route, logger, is_outage, is_aws_error)
 
 
 def route(event: Mapping[str, Any]) -> Answer:

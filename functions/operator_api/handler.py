@@ -15,13 +15,14 @@ import boto3
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.config import Config
-from ota_core.api_gateway import Answer, answer, answer_json
-from ota_core.continuation import Continuation
-from ota_core.environment import read_environment
 from ota_core.errors import OtaError
-from ota_core.operator_identity import identify, refuse_who_may_not
-from ota_core.operator_requests import page_limit, page_position, refuse_unknown_query
-from ota_core.rejection_store import RejectionStore
+from ota_core.http.api_gateway import Answer, answer, answer_json
+from ota_core.http.operator_identity import identify, refuse_who_may_not
+from ota_core.http.operator_requests import page_limit, page_position, refuse_unknown_query
+from ota_core.runtime.aws_errors import is_aws_error
+from ota_core.runtime.continuation import Continuation
+from ota_core.runtime.environment import read_environment
+from ota_core.stores.rejection_store import RejectionStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ logger = Logger()
 @logger.inject_lambda_context
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> Answer:
     """Answer an operator's request."""
-    answered = answer(event, operate, logger)
+    answered = answer(event, operate, logger, is_aws_error)
     logger.info(
         "operator asked",
         extra={

@@ -8,10 +8,10 @@ from typing import Any
 import boto3
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from ota_core.device_notifier import DeviceNotifier
-from ota_core.environment import read_environment
-from ota_core.firmware_store import FirmwareStore
-from ota_core.publication import publish_batch
+from ota_core.runtime.device_notifier import DeviceNotifier
+from ota_core.runtime.environment import read_environment
+from ota_core.stages.publication import publish_batch
+from ota_core.stores.firmware_store import FirmwareStore
 
 
 @dataclass(frozen=True, slots=True)

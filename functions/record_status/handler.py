@@ -7,15 +7,15 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from ota_core import metrics
-from ota_core.database import Database, DatabaseSettings, is_outage
-from ota_core.device_status import DeviceStatus, StatusRefused, read_queued
-from ota_core.environment import read_environment
-from ota_core.log_line import write_line
-from ota_core.status_store import News, Recorded, StatusStore
+from ota_core.formats.device_status import DeviceStatus, StatusRefused, read_queued
+from ota_core.runtime import metrics
+from ota_core.runtime.environment import read_environment
+from ota_core.runtime.log_line import log_database_failure, write_line
+from ota_core.stores.database import Database, DatabaseSettings, is_outage
+from ota_core.stores.status_store import News, Recorded, StatusStore
 from pg8000.native import DatabaseError
 
-STATUSES = StatusStore(Database(read_environment(DatabaseSettings), timeout_seconds=8))
+STATUSES = StatusStore(Database(read_environment(DatabaseSettings), on_failure=log_database_failure, timeout_seconds=8))
 logger = Logger()
 
 

@@ -6,15 +6,16 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from ota_core import metrics
-from ota_core.database import Database, DatabaseSettings
-from ota_core.envelope import payload_of
-from ota_core.environment import read_environment
 from ota_core.errors import DropRejected
-from ota_core.manifest import parse_manifest
-from ota_core.release_store import AlreadyReleased, InProgress, NewRelease, Registered, ReleaseStore
+from ota_core.formats.envelope import payload_of
+from ota_core.formats.manifest import parse_manifest
+from ota_core.runtime import metrics
+from ota_core.runtime.environment import read_environment
+from ota_core.runtime.log_line import log_database_failure
+from ota_core.stores.database import Database, DatabaseSettings
+from ota_core.stores.release_store import AlreadyReleased, InProgress, NewRelease, Registered, ReleaseStore
 
-RELEASES = ReleaseStore(Database(read_environment(DatabaseSettings)))
+RELEASES = ReleaseStore(Database(read_environment(DatabaseSettings), on_failure=log_database_failure))
 logger = Logger()
 
 

@@ -8,12 +8,13 @@ from typing import Any
 import boto3
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from ota_core.database import Database, DatabaseSettings
-from ota_core.environment import read_environment
-from ota_core.firmware_store import FirmwareStore
-from ota_core.release_store import ReleaseSuperseded
-from ota_core.resolution import Resolution
-from ota_core.wave_store import WaveStore
+from ota_core.runtime.environment import read_environment
+from ota_core.runtime.log_line import log_database_failure
+from ota_core.stages.resolution import Resolution
+from ota_core.stores.database import Database, DatabaseSettings
+from ota_core.stores.firmware_store import FirmwareStore
+from ota_core.stores.release_store import ReleaseSuperseded
+from ota_core.stores.wave_store import WaveStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Settings:
 SETTINGS = read_environment(Settings)
 RESOLUTION = Resolution(
     FirmwareStore(boto3.client("s3"), SETTINGS.bucket),
-    WaveStore(Database(read_environment(DatabaseSettings))),
+    WaveStore(Database(read_environment(DatabaseSettings), on_failure=log_database_failure)),
     topic_prefix=SETTINGS.topic_prefix,
     api_url=SETTINGS.api_url,
 )

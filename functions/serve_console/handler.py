@@ -14,7 +14,7 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from ota_core.api_gateway import Answer, RequestRefused, answer, answer_nothing, header, path_parameter
+from ota_core.http.api_gateway import Answer, RequestRefused, answer, answer_nothing, header, path_parameter
 
 FOLDER = Path(__file__).with_name("console")
 INDEX = "index.html"

@@ -9,10 +9,10 @@ from typing import Any
 import boto3
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from ota_core import metrics
-from ota_core.environment import read_environment
-from ota_core.firmware_store import FirmwareStore, ObjectVersion
-from ota_core.rfc3339 import format_time
+from ota_core.formats.rfc3339 import format_time
+from ota_core.runtime import metrics
+from ota_core.runtime.environment import read_environment
+from ota_core.stores.firmware_store import FirmwareStore, ObjectVersion
 
 
 @dataclass(frozen=True, slots=True)

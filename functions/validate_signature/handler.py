@@ -9,10 +9,10 @@ from typing import Any
 import boto3
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from ota_core.environment import read_environment
-from ota_core.firmware_store import FirmwareStore, ObjectVersion
-from ota_core.trusted_keys import TrustedKeys
-from ota_core.validation import Accepted, NothingToDo, Rejected, Validation, Waiting
+from ota_core.runtime.environment import read_environment
+from ota_core.stages.validation import Accepted, NothingToDo, Rejected, Validation, Waiting
+from ota_core.stores.firmware_store import FirmwareStore, ObjectVersion
+from ota_core.stores.trusted_keys import TrustedKeys
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
-from ota_core.manifest import parse_manifest
-from ota_core.notification import write_notification, write_withdrawal
-from ota_core.paging import write_cursor
+from ota_core.formats.manifest import parse_manifest
+from ota_core.formats.notification import write_notification, write_withdrawal
+from ota_core.formats.paging import write_cursor
 from support.drops import key, manifest_fields, seal
 from support.esp_images import CHIP_IDS, app_image
 from targets import SIGNED_PAYLOAD, SIGNER

@@ -22,21 +22,21 @@ import orjson
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from esptool.bin_image import LoadFirmwareImage
-from ota_core import (
+from ota_core.errors import DropRejected
+from ota_core.formats import (
     byte_range,
     device_status,
     envelope,
     esp_image,
-    inbox,
     manifest,
     paging,
     preconditions,
     rfc3339,
-    rollout,
+    rollout_plan,
     strict_json,
     targets,
 )
-from ota_core.errors import DropRejected
+from ota_core.rules import inbox, rollout
 from securesystemslib.dsse import Envelope
 from werkzeug.http import parse_date, parse_etags, parse_range_header
 
@@ -110,15 +110,15 @@ def read_manifest(payload: bytes) -> bool:
 def read_rollout(raw: bytes) -> bool:
     """`parse_rollout`, and that a rollout ends whatever its plan is."""
     try:
-        plan = rollout.parse_rollout(strict_json.loads(raw))
+        plan = rollout_plan.parse_rollout(strict_json.loads(raw))
     except DropRejected as error:
         _check_message(error.message)
         return False
     except ValueError:
         return False
     _ROLLOUT.validate(orjson.loads(raw))
-    written = rollout.write_rollout(plan)
-    assert rollout.write_rollout(rollout.parse_rollout(written)) == written
+    written = rollout_plan.write_rollout(plan)
+    assert rollout_plan.write_rollout(rollout_plan.parse_rollout(written)) == written
     _roll_out(plan)
     return True
 
@@ -322,7 +322,7 @@ def _signer() -> tuple[rsa.RSAPublicKey, str, bytes]:
     return public_key, envelope.keyid_of(public_key), SIGNED_PAYLOAD.read_bytes()
 
 
-def _roll_out(plan: rollout.Rollout) -> None:
+def _roll_out(plan: rollout_plan.Rollout) -> None:
     """Follow a plan in which every device installs at once: each wave goes out once, and it completes."""
     progress = rollout.Progress(waves_published=0, published_at=None)
     now, percent = _NOW, 0.0

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
-from ota_core.rollout import in_cohort
+from ota_core.rules.rollout import in_cohort
 from support.drops import Drop, make_drop, target_list
 from support.pipeline import Upload
 

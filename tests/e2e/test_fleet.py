@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 import requests
 from local_cloud import LocalCloud
-from ota_core.rollout import fraction, in_cohort
+from ota_core.rules.rollout import fraction, in_cohort
 from support.connected_fleet import INSTALLS, ROLLS_BACK, Fleet
 from support.drops import key, make_drop, target_list
 from support.pipeline import TOPIC_PREFIX, Pipeline

@@ -9,7 +9,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from ota_core.rollout import in_cohort
+from ota_core.rules.rollout import in_cohort
 from support.bad_drops import CASES
 from support.drops import Drop, make_drop, target_list
 from support.pipeline import TOPIC_PREFIX

@@ -5,8 +5,8 @@ import json
 import re
 
 import pytest
-from ota_core import metrics
-from ota_core.device_status import DeviceState
+from ota_core.formats.device_status import DeviceState
+from ota_core.runtime import metrics
 
 # What AWS documents, by namespace and name, with the dimensions that it is asked for by.
 # https://docs.aws.amazon.com/step-functions/latest/dg/procedure-cw-metrics.html
@@ -258,7 +258,7 @@ def keys_in(item):
 def logged(project):
     """The names of all fields that functions give to their log, nested ones too, and the messages."""
     fields, messages = set(), set()
-    files = [*(project / "functions").glob("*/handler.py"), *(project / "layers/ota_core/ota_core").glob("*.py")]
+    files = [*(project / "functions").glob("*/handler.py"), *(project / "layers/ota_core/ota_core").rglob("*.py")]
     for file in files:
         tree = ast.parse(file.read_text())
         # A line's field may be anything that some function answers with, as {"verdict": answer}.

@@ -5,7 +5,7 @@ import re
 
 import pytest
 import yaml
-from ota_core import manifest, targets
+from ota_core.formats import manifest, targets
 
 METHODS = {"get", "head", "post", "put"}
 # The API's resource, its definition, and who may call.

@@ -11,7 +11,8 @@ import pytest
 from local_cloud.postgresql import remove_cluster, start_postgresql, stop_postgresql
 from local_cloud.processes import ServerProcess
 from moto import mock_aws
-from ota_core.database import Database, DatabaseSettings
+from ota_core.runtime.log_line import log_database_failure
+from ota_core.stores.database import Database, DatabaseSettings
 from support.functions import load_handler
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -48,7 +49,7 @@ def connect(postgresql):
             database_secret_arn=secret["ARN"],
             database_ca_pem=postgresql.ca_file.read_text(),
         )
-        yield lambda: Database(settings, timeout_seconds=60)
+        yield lambda: Database(settings, on_failure=log_database_failure, timeout_seconds=60)
 
 
 @pytest.fixture(scope="module")

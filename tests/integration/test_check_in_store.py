@@ -3,8 +3,8 @@ import re
 import uuid
 
 import pytest
-from ota_core import check_in_store
-from ota_core.check_in_store import STATEMENT, CheckInStore
+from ota_core.stores import check_in_store
+from ota_core.stores.check_in_store import STATEMENT, CheckInStore
 
 MAC = "02:00:00:00:00:01"
 

@@ -9,11 +9,12 @@ from types import SimpleNamespace
 
 import boto3
 import pytest
-from ota_core.consistency import check_consistency
-from ota_core.firmware_store import FirmwareStore
-from ota_core.manifest import parse_manifest
-from ota_core.release_store import NewRelease, ReleaseStore
-from ota_core.rollout_store import RolloutStore
+from ota_core.formats.manifest import parse_manifest
+from ota_core.stages.consistency import check_consistency
+from ota_core.stores.consistency_store import ConsistencyStore
+from ota_core.stores.firmware_store import FirmwareStore
+from ota_core.stores.release_store import NewRelease, ReleaseStore
+from ota_core.stores.rollout_store import RolloutStore
 from support.drops import key, make_drop, target_list
 
 _products = itertools.count(1)
@@ -86,7 +87,7 @@ def broken(database, store, release):
 
     def check():
         names = (release.id, release.product)
-        report = check_consistency(database, store)
+        report = check_consistency(ConsistencyStore(database), store)
         return sorted({broken.rule for broken in report.violations if any(name in broken.what for name in names)})
 
     return check
@@ -94,7 +95,7 @@ def broken(database, store, release):
 
 def test_release_that_went_well_breaks_no_rule(broken, database, store, release):
     assert broken() == []
-    assert check_consistency(database, store).releases >= 1
+    assert check_consistency(ConsistencyStore(database), store).releases >= 1
 
 
 @pytest.mark.parametrize(

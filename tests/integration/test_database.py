@@ -4,7 +4,8 @@ import dataclasses
 import socket
 
 import pytest
-from ota_core.database import Database
+from ota_core.runtime.log_line import log_database_failure
+from ota_core.stores.database import Database
 from pg8000.exceptions import InterfaceError
 from pg8000.native import DatabaseError
 from support.observed import read_log
@@ -25,7 +26,7 @@ def test_error_of_the_database_is_logged_once_with_what_it_said(connect, capsys)
 def test_server_that_cannot_be_reached_is_logged(connect, capsys):
     nobody_there = dataclasses.replace(connect()._settings, database_port=1)
     with pytest.raises(InterfaceError):
-        Database(nobody_there, timeout_seconds=5).transaction(lambda _: None)
+        Database(nobody_there, on_failure=log_database_failure, timeout_seconds=5).transaction(lambda _: None)
     [line] = failures(capsys)
     assert line["error"] == "InterfaceError"
 

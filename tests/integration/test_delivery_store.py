@@ -2,8 +2,8 @@ import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from ota_core.delivery_store import DeliveryStore, ReleasedImage, Withdrawn
-from ota_core.image_store import StoredImage
+from ota_core.stores.delivery_store import DeliveryStore, ReleasedImage, Withdrawn
+from ota_core.stores.image_store import StoredImage
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 from local_cloud import LocalCloudError
 from local_cloud.simulated_device import build_ota_device
 from ota_core.errors import DropRejected
-from ota_core.manifest import parse_manifest
-from ota_core.targets import AllDevices, ListedDevices
+from ota_core.formats.manifest import parse_manifest
+from ota_core.formats.targets import AllDevices, ListedDevices
 
 FUZZ = Path(__file__).resolve().parents[2] / "fuzz"
 sys.path.insert(0, str(FUZZ / "python"))

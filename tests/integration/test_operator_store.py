@@ -5,12 +5,12 @@ import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from ota_core.device_status import DeviceState, DeviceStatus
-from ota_core.operator_actions import Action, ActionRefused
-from ota_core.operator_store import OperatorStore, UnknownDevice, UnknownRelease, Wake
-from ota_core.paging import read_cursor
-from ota_core.rollout_store import RolloutStore
-from ota_core.status_store import StatusStore
+from ota_core.formats.device_status import DeviceState, DeviceStatus
+from ota_core.formats.paging import read_cursor
+from ota_core.rules.operator_actions import Action, ActionRefused
+from ota_core.stores.operator_store import OperatorStore, UnknownDevice, UnknownRelease, Wake
+from ota_core.stores.rollout_store import RolloutStore
+from ota_core.stores.status_store import StatusStore
 from support.drops import make_drop
 
 CALLER = "arn:aws:iam::123456789012:user/op"

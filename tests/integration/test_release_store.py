@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from ota_core.errors import RejectionCode
-from ota_core.manifest import parse_manifest
-from ota_core.release_store import AlreadyReleased, InProgress, NewRelease, Registered, ReleaseStore
+from ota_core.formats.manifest import parse_manifest
+from ota_core.stores.release_store import AlreadyReleased, InProgress, NewRelease, Registered, ReleaseStore
 from support.drops import make_drop
 from support.esp_images import app_image
 from support.rejections import rejected
@@ -194,7 +194,7 @@ def test_refused_first_drop_leaves_not_even_its_product_behind(releases, new_rel
     def refuse(*_):
         raise RuntimeError("refused")
 
-    monkeypatch.setattr("ota_core.admission.assign_version", refuse)
+    monkeypatch.setattr("ota_core.rules.admission.assign_version", refuse)
     with pytest.raises(RuntimeError):
         releases.register(new_release(), execution="e")
     assert line() == []

@@ -6,12 +6,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from ota_core.check_in_store import CheckInStore
-from ota_core.device_status import DeviceState, DeviceStatus
-from ota_core.release_store import ReleaseSuperseded
-from ota_core.rollout import Abort, Complete, Hold, PublishWave, WaitUntil, in_cohort
-from ota_core.rollout_store import RolloutStore
-from ota_core.status_store import StatusStore
+from ota_core.formats.device_status import DeviceState, DeviceStatus
+from ota_core.rules.rollout import Abort, Complete, Hold, PublishWave, WaitUntil, in_cohort
+from ota_core.stores.check_in_store import CheckInStore
+from ota_core.stores.release_store import ReleaseSuperseded
+from ota_core.stores.rollout_store import RolloutStore
+from ota_core.stores.status_store import StatusStore
 
 NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 PLAN = {

@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ota_core.check_in_store import CheckInStore
-from ota_core.device_status import DeviceState, DeviceStatus
-from ota_core.status_store import StatusStore
+from ota_core.formats.device_status import DeviceState, DeviceStatus
+from ota_core.stores.check_in_store import CheckInStore
+from ota_core.stores.status_store import StatusStore
 
 BEGIN = datetime(2026, 6, 1, tzinfo=UTC)
 _macs = itertools.count(1)

@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from typing import Self
 
 from local_cloud import LocalCloud
-from ota_core.envelope import open_envelope
 from ota_core.errors import DropRejected
-from ota_core.manifest import parse_manifest
-from ota_core.rollout import in_cohort
+from ota_core.formats.envelope import open_envelope
+from ota_core.formats.manifest import parse_manifest
+from ota_core.rules.rollout import in_cohort
 from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 

@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import TypeVar
 
 from local_cloud import LocalCloud
-from ota_core.device_status import DeviceState, DeviceStatus
-from ota_core.rollout import in_cohort
-from ota_core.status_store import StatusStore
+from ota_core.formats.device_status import DeviceState, DeviceStatus
+from ota_core.rules.rollout import in_cohort
+from ota_core.stores.status_store import StatusStore
 from pg8000.native import Connection
 
 _Result = TypeVar("_Result")

@@ -5,7 +5,7 @@ import socket
 import boto3
 import pytest
 from moto import mock_aws
-from ota_core.firmware_store import FirmwareStore
+from ota_core.stores.firmware_store import FirmwareStore
 
 
 class SocketOpened(AssertionError):  # noqa: N818 - what happened

@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ota_core import admission
-from ota_core.admission import ProductLine
 from ota_core.errors import RejectionCode
-from ota_core.manifest import parse_manifest
+from ota_core.formats.manifest import parse_manifest
+from ota_core.rules import admission
+from ota_core.rules.admission import ProductLine
 from support.drops import key, manifest_fields
 from support.esp_images import app_image
 from support.rejections import rejected

@@ -11,10 +11,10 @@ from types import SimpleNamespace
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
-from ota_core.check_in import Candidate
-from ota_core.delivery import Delivery
-from ota_core.delivery_store import ReleasedImage
-from ota_core.image_store import ImageDamaged, StoredImage
+from ota_core.rules.check_in import Candidate
+from ota_core.stages.delivery import Delivery
+from ota_core.stores.delivery_store import ReleasedImage
+from ota_core.stores.image_store import ImageDamaged, StoredImage
 from pg8000.exceptions import InterfaceError
 from support.drops import make_drop
 from support.observed import read_log

@@ -1,7 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ota_core.byte_range import MAX_HEADER_CHARS, ByteRange, Unsatisfiable, requested_range
+from ota_core.formats.byte_range import MAX_HEADER_CHARS, ByteRange, Unsatisfiable, requested_range
 
 SIZES = st.integers(1, 2**31 - 1)
 POSITIONS = st.one_of(st.integers(0, 20), st.integers(0, 2**31), st.integers(0, 10**40))

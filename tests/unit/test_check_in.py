@@ -1,7 +1,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from ota_core.check_in import Candidate, should_act
+from ota_core.rules.check_in import Candidate, should_act
 
 NOW = datetime(2026, 3, 7, tzinfo=UTC)
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from botocore.exceptions import ClientError
-from ota_core.continuation import Continuation
+from ota_core.runtime.continuation import Continuation
 
 
 class FakeStepFunctions:

@@ -7,11 +7,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ota_core.api_gateway import RequestRefused
-from ota_core.delivery import MAX_CONTENT_BYTES, Delivery, FirmwareRequest
-from ota_core.delivery_store import ReleasedImage, Withdrawn
-from ota_core.image_store import StoredImage
-from ota_core.preconditions import Conditions, format_http_date
+from ota_core.formats.preconditions import Conditions, format_http_date
+from ota_core.stages.delivery import MAX_CONTENT_BYTES, Delivery, DownloadRefused, FirmwareRequest
+from ota_core.stores.delivery_store import ReleasedImage, Withdrawn
+from ota_core.stores.image_store import StoredImage
 
 RELEASED_AT = datetime(2026, 3, 7, 8, 9, 10, tzinfo=UTC)
 NOW = RELEASED_AT + timedelta(hours=1)
@@ -56,7 +55,7 @@ def request(version="1.0.0", *, product="p", is_head=False, range_header=None, *
 
 
 def refused(delivery, asked):
-    with pytest.raises(RequestRefused) as refusal:
+    with pytest.raises(DownloadRefused) as refusal:
         delivery.deliver(asked)
     return refusal.value
 
@@ -79,9 +78,9 @@ def test_bytes_are_those_that_the_headers_say(content, range_header, if_range, i
     delivery, _ = delivery_of(content)
     try:
         answer = delivery.deliver(request(range_header=range_header, is_head=is_head, **conditions))
-    except RequestRefused as refusal:
+    except DownloadRefused as refusal:
         answer = refusal
-    if isinstance(answer, RequestRefused):
+    if isinstance(answer, DownloadRefused):
         assert answer.status in {412, 416}
         assert answer.status != 416 or answer.headers["Content-Range"] == f"bytes */{len(content)}"
         return

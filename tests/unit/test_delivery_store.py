@@ -1,7 +1,7 @@
 from datetime import UTC, datetime
 
 import pytest
-from ota_core.delivery_store import FRESH_SECONDS, STALE_SECONDS, DeliveryStore, ReleasedImage, Withdrawn
+from ota_core.stores.delivery_store import FRESH_SECONDS, STALE_SECONDS, DeliveryStore, ReleasedImage, Withdrawn
 from pg8000.native import DatabaseError
 
 RELEASED_AT = datetime(2026, 3, 7, tzinfo=UTC)

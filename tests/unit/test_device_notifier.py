@@ -4,8 +4,8 @@ import threading
 import time
 
 import pytest
-from ota_core import device_notifier
-from ota_core.device_notifier import DeviceNotifier, MessageNotPublished
+from ota_core.runtime import device_notifier
+from ota_core.runtime.device_notifier import DeviceNotifier, MessageNotPublished
 
 OK = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 16\r\n\r\n{"message":"OK"}'
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ota_core.device_status import (
+from ota_core.formats.device_status import (
     FAILING,
     MAX_STATUS_BYTES,
     REASONS,

@@ -5,8 +5,8 @@ import subprocess
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ota_core import envelope
 from ota_core.errors import DropRejected, RejectionCode
+from ota_core.formats import envelope
 from support.drops import key, make_drop, pre_authentication_encoding, seal
 from support.rejections import rejected
 

@@ -2,9 +2,9 @@ import pytest
 from esptool import cmds as esptool_commands
 from hypothesis import given
 from hypothesis import strategies as st
-from ota_core import esp_image
 from ota_core.errors import DropRejected, RejectionCode
-from ota_core.esp_image import EspImage, inspect
+from ota_core.formats import esp_image
+from ota_core.formats.esp_image import EspImage, inspect
 from support.esp_images import CHIP_IDS, HEADER_BYTES, app_image, checksum_of, real_image, with_byte, with_hash
 from support.rejections import rejected
 

@@ -7,7 +7,7 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.response import StreamingBody
 from botocore.stub import Stubber
-from ota_core.firmware_store import FirmwareStore, ObjectGone, ObjectVersion
+from ota_core.stores.firmware_store import FirmwareStore, ObjectGone, ObjectVersion
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 from moto import mock_aws
-from ota_core.byte_range import ByteRange
-from ota_core.image_store import ImageDamaged, ImageStore, StoredImage
+from ota_core.formats.byte_range import ByteRange
+from ota_core.stores.image_store import ImageDamaged, ImageStore, StoredImage
 
 BUCKET = "firmware"
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from ota_core.errors import DropRejected, RejectionCode
-from ota_core.inbox import (
+from ota_core.rules.inbox import (
     ARCHIVE,
     MAX_KEY_CHARS,
     REASON_SUFFIX,

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from ota_core.errors import DropRejected, RejectionCode
-from ota_core.esp_image import CHIP_IDS
-from ota_core.manifest import MAX_SEQUENCE, Manifest, is_product, parse_manifest, write_manifest
-from ota_core.rfc3339 import format_time
-from ota_core.targets import AllDevices, ListedDevices, TaggedDevices, TargetsFile
+from ota_core.formats.esp_image import CHIP_IDS
+from ota_core.formats.manifest import MAX_SEQUENCE, Manifest, is_product, parse_manifest, write_manifest
+from ota_core.formats.rfc3339 import format_time
+from ota_core.formats.targets import AllDevices, ListedDevices, TaggedDevices, TargetsFile
 from support.drops import key, manifest_fields
 from support.esp_images import app_image
 from support.rejections import rejected

@@ -5,10 +5,10 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ota_core import envelope as dsse
-from ota_core import notification
 from ota_core.errors import DropRejected, RejectionCode
-from ota_core.manifest import parse_manifest
+from ota_core.formats import envelope as dsse
+from ota_core.formats import notification
+from ota_core.formats.manifest import parse_manifest
 from support.drops import key, make_drop, target_list
 from support.esp_images import app_image
 from support.rejections import rejected

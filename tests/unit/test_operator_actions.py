@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ota_core.operator_actions import Action, ActionRefused, Situation, Verdict, judge
+from ota_core.rules.operator_actions import Action, ActionRefused, Situation, Verdict, judge
 
 ROLLING = Situation(
     state="rolling_out", waves=3, waves_published=1, is_paused=False, is_promoted=False, is_aborted=False

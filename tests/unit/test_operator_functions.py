@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
-from ota_core.operator_actions import Action, ActionRefused
-from ota_core.operator_store import UnknownDevice, UnknownRelease, Wake
-from ota_core.paging import write_cursor
+from ota_core.formats.paging import write_cursor
+from ota_core.rules.operator_actions import Action, ActionRefused
+from ota_core.stores.operator_store import UnknownDevice, UnknownRelease, Wake
 from pg8000.exceptions import InterfaceError
 from support.functions import CONTEXT, load_handler, read_event
 

@@ -1,7 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ota_core.paging import read_cursor, write_cursor
+from ota_core.formats.paging import read_cursor, write_cursor
 
 
 @given(st.lists(st.integers(0, 2**63) | st.text("0123456789:-T+.ABCDEF", max_size=40), max_size=2))

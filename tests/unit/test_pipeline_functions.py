@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 import boto3
 import pytest
 from ota_core.errors import DropRejected, RejectionCode
-from ota_core.release_store import AlreadyReleased, InProgress, Registered, ReleaseSuperseded
-from ota_core.rollout import Abort, Complete, Progress, PublishWave, WaitUntil
-from ota_core.rollout_store import Advance
+from ota_core.rules.rollout import Abort, Complete, Progress, PublishWave, WaitUntil
+from ota_core.stores.release_store import AlreadyReleased, InProgress, Registered, ReleaseSuperseded
+from ota_core.stores.rollout_store import Advance
 from support.drops import key, make_drop
 from support.functions import CONTEXT, load_handler, read_event
 from support.observed import read_log

@@ -3,14 +3,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ota_core.preconditions import (
-    Conditions,
-    Validators,
-    Verdict,
-    evaluate,
-    format_http_date,
-    range_applies,
-)
+from ota_core.formats.preconditions import Conditions, Validators, Verdict, evaluate, format_http_date, range_applies
 
 MODIFIED = datetime(2026, 3, 7, 8, 9, 10, tzinfo=UTC)
 AT = "Sat, 07 Mar 2026 08:09:10 GMT"

@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from ota_core.publication import publish_batch
+from ota_core.stages.publication import publish_batch
 
 BATCH = "batches/r/wave-01/00000.json"
 

@@ -1,7 +1,7 @@
 """RecordStatus, run on the very events of `sam local invoke`, over a fake of PostgreSQL."""
 
 import pytest
-from ota_core.status_store import News, Recorded
+from ota_core.stores.status_store import News, Recorded
 from pg8000.exceptions import InterfaceError
 from pg8000.native import DatabaseError
 from support.functions import CONTEXT, load_handler, read_event

@@ -5,10 +5,11 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from ota_core import admission, envelope, esp_image, inbox, notification, targets
-from ota_core.admission import ProductLine
 from ota_core.errors import RejectionCode
-from ota_core.manifest import parse_manifest
+from ota_core.formats import envelope, esp_image, notification, targets
+from ota_core.formats.manifest import parse_manifest
+from ota_core.rules import admission, inbox
+from ota_core.rules.admission import ProductLine
 from ota_sign import drop as drop_files
 from support.drops import key, make_drop, manifest_fields, seal
 from support.esp_images import app_image, with_byte, with_hash

@@ -1,10 +1,10 @@
 import json
 
 import pytest
-from ota_core import rejection_store
-from ota_core.inbox import reason_key
-from ota_core.paging import read_cursor
-from ota_core.rejection_store import RejectionStore
+from ota_core.formats.paging import read_cursor
+from ota_core.rules.inbox import reason_key
+from ota_core.stores import rejection_store
+from ota_core.stores.rejection_store import RejectionStore
 
 REASON = {
     "code": "key_unknown",

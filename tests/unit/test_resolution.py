@@ -2,11 +2,11 @@ import base64
 import json
 
 import pytest
-from ota_core.manifest import parse_manifest
-from ota_core.release_store import ReleaseSuperseded
-from ota_core.resolution import Resolution
-from ota_core.rollout import in_cohort
-from ota_core.wave_store import StoredRelease
+from ota_core.formats.manifest import parse_manifest
+from ota_core.rules.rollout import in_cohort
+from ota_core.stages.resolution import Resolution
+from ota_core.stores.release_store import ReleaseSuperseded
+from ota_core.stores.wave_store import StoredRelease
 from support.drops import make_drop, target_list
 
 ALL = {"wave": 1, "percent": 100, "earlier_percent": 0}

@@ -9,26 +9,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ota_core.errors import DropRejected
-from ota_core.rfc3339 import parse_time
-from ota_core.rollout import (
+from ota_core.formats.rfc3339 import parse_time
+from ota_core.formats.rollout_plan import (
     MAX_DURATION,
     MAX_WAVES,
-    Abort,
     AbortCriteria,
+    Rollout,
+    Wave,
+    Window,
+    parse_rollout,
+    write_rollout,
+)
+from ota_core.rules.rollout import (
+    Abort,
     Complete,
     Hold,
     Progress,
     PublishWave,
-    Rollout,
     WaitUntil,
-    Wave,
-    Window,
     describe_step,
     fraction,
     in_cohort,
     next_step,
-    parse_rollout,
-    write_rollout,
 )
 
 VECTORS = Path(__file__).parents[1] / "vectors"

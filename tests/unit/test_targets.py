@@ -3,9 +3,9 @@ import json
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from ota_core import targets
 from ota_core.errors import DropRejected, RejectionCode
-from ota_core.targets import TargetsFile, normalise_mac, parse_mac_list, parse_targets_document
+from ota_core.formats import targets
+from ota_core.formats.targets import TargetsFile, normalise_mac, parse_mac_list, parse_targets_document
 from support.drops import target_list
 from support.rejections import rejected
 

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from ota_core.errors import ConfigurationError, RejectionCode
-from ota_core.firmware_store import FirmwareStore
-from ota_core.validation import Accepted, NothingToDo, Rejected, Validation, Waiting
+from ota_core.stages.validation import Accepted, NothingToDo, Rejected, Validation, Waiting
+from ota_core.stores.firmware_store import FirmwareStore
 from support.drops import key, make_drop
 from support.esp_images import app_image, with_byte
 

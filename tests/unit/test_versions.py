@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ota_core import versions
+from ota_core.formats import versions
 
 # The device's tests read the same file.
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "semver.json").read_text())

@@ -11,14 +11,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
-from ota_core import strict_json
-from ota_core.envelope import MAX_ENVELOPE_BYTES, envelope_too_large, keyid_of, parse
 from ota_core.errors import OtaError
-from ota_core.esp_image import DEFAULT_SLOT_BYTES, check_fits_slot
-from ota_core.manifest import MAX_CHANGELOG_CHARS, MAX_SEQUENCE
-from ota_core.rfc3339 import format_time
-from ota_core.rollout import Rollout, parse_rollout
-from ota_core.targets import (
+from ota_core.formats import strict_json
+from ota_core.formats.envelope import MAX_ENVELOPE_BYTES, envelope_too_large, keyid_of, parse
+from ota_core.formats.esp_image import DEFAULT_SLOT_BYTES, check_fits_slot
+from ota_core.formats.manifest import MAX_CHANGELOG_CHARS, MAX_SEQUENCE
+from ota_core.formats.rfc3339 import format_time
+from ota_core.formats.rollout_plan import Rollout, parse_rollout
+from ota_core.formats.targets import (
     MAX_TARGETS_FILE_BYTES,
     AllDevices,
     Targets,

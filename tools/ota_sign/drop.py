@@ -10,8 +10,8 @@ from datetime import datetime
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from ota_core import admission, inbox
-from ota_core.envelope import (
+from ota_core.errors import DropRejected, OtaError, RejectionCode
+from ota_core.formats.envelope import (
     MAX_ENVELOPE_BYTES,
     PAYLOAD_TYPE,
     keyid_of,
@@ -20,13 +20,11 @@ from ota_core.envelope import (
     pre_authentication_encoding,
     seal,
 )
-from ota_core.errors import DropRejected, OtaError, RejectionCode
-from ota_core.esp_image import check_fits_slot, inspect
-from ota_core.inbox import INBOX, Member
-from ota_core.manifest import PRODUCT_RULE, Manifest, is_product, parse_manifest, write_manifest
-from ota_core.notification import check_fits_device
-from ota_core.rollout import Rollout
-from ota_core.targets import (
+from ota_core.formats.esp_image import check_fits_slot, inspect
+from ota_core.formats.manifest import PRODUCT_RULE, Manifest, is_product, parse_manifest, write_manifest
+from ota_core.formats.notification import check_fits_device
+from ota_core.formats.rollout_plan import Rollout
+from ota_core.formats.targets import (
     MAX_TARGETS_FILE_BYTES,
     AllDevices,
     ListedDevices,
@@ -36,7 +34,9 @@ from ota_core.targets import (
     check_targets_file,
     parse_targets_document,
 )
-from ota_core.versions import AUTO, of_app
+from ota_core.formats.versions import AUTO, of_app
+from ota_core.rules import admission, inbox
+from ota_core.rules.inbox import INBOX, Member
 
 from . import files
 from .errors import SigningError

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
     load_pem_public_key,
 )
-from ota_core.envelope import MAX_KEY_BITS, MIN_KEY_BITS, keyid_of
+from ota_core.formats.envelope import MAX_KEY_BITS, MIN_KEY_BITS, keyid_of
 
 from . import files
 from .errors import SigningError

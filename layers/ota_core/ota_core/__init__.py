@@ -1,6 +1,5 @@
-"""What the functions and the signing helper share: the rules of a release, and the few modules that do I/O.
+"""What the functions and the signing helper share, in rooms.
 
-Modules of rules (`envelope`, `manifest`, `esp_image`, `versions`, `targets`, `inbox`, `admission`, `notification`)
-are pure and never import the modules that do I/O (`firmware_store`, `release_store`, `database`, `device_notifier`,
-`trusted_keys`).
+A folder says what its modules may do: `formats` and `rules` are pure, `stores` do the I/O, `stages` are what functions
+do, `http` and `runtime` surround them. Import Linter holds the order (`make lint`; see `pyproject.toml`).
 """

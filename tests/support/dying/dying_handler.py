@@ -13,7 +13,8 @@ import os
 from pathlib import Path
 
 from botocore.httpsession import URLLib3Session
-from ota_core import database, device_notifier
+from ota_core.runtime import device_notifier
+from ota_core.stores import database
 
 FOLDER = Path(os.environ["DYING_FOLDER"])
 STAGE = os.environ["DYING_STAGE"]

@@ -1,0 +1,188 @@
+"""What a device says of a release: the status message, and the states that a device passes.
+
+A device's state in a release is the highest that it ever reported. Taking the highest is idempotent and does not depend
+on the order, so duplicates and late messages can do no harm; a device that fails and succeeds at a later try ends as
+installed.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from ota_core.errors import OtaError
+from ota_core.formats import strict_json
+from ota_core.formats.targets import normalise_mac
+
+MAX_STATUS_BYTES = 2048
+_MAX_TEXT_CHARS = 200
+_EPOCH = datetime.fromtimestamp(0, UTC)
+_RELEASE_ID = re.compile(r"[0-9a-f]{32}")
+
+
+class DeviceState(StrEnum):
+    """The states, lowest first."""
+
+    DOWNLOADING = "downloading"
+    VERIFYING = "verifying"
+    REBOOTING = "rebooting"
+    FAILED = "failed"
+    REJECTED = "rejected"
+    ROLLED_BACK = "rolled_back"
+    INSTALLED = "installed"
+
+    @property
+    def rank(self) -> int:
+        """The higher one wins."""
+        return list(DeviceState).index(self)
+
+
+# The device ended without running the release.
+FAILING = frozenset({DeviceState.FAILED, DeviceState.REJECTED, DeviceState.ROLLED_BACK})
+# What devices of this project give as a reason (ota/reason.hpp).
+REASONS = frozenset(
+    """
+    notification_too_large notification_malformed envelope_malformed envelope_unknown_type envelope_untrusted_key
+    envelope_bad_signature manifest_malformed manifest_unsupported_schema notification_mismatch
+    release_expired sequence_not_newer wrong_product wrong_chip version_not_newer not_targeted targets_not_verifiable
+    not_in_cohort image_too_large failed_before
+    server_unreachable tls_failed connection_lost http_forbidden http_not_found release_withdrawn
+    http_range_not_satisfiable http_too_many_requests http_server_error http_unexpected_status http_redirect_refused
+    range_ignored content_range_mismatch etag_mismatch too_many_bytes download_too_slow
+    image_bad_header image_wrong_chip image_no_app_description app_version_mismatch image_sha256_mismatch
+    image_bad_signature image_not_bootable
+    out_of_memory flash_error storage_error
+    self_test_timed_out self_test_failed boot_failed
+    """.split()  # noqa: SIM905 - a line for each would be long
+)
+# Why a device rejects a release that it has no need of: it runs this version, or a newer one. That is no failure.
+NOT_NEEDED = frozenset({"version_not_newer", "sequence_not_newer"})
+
+
+class DeviceStatus(NamedTuple):
+    """One status message: a tuple, because there are many and a tuple is made in half the time.
+
+    Attributes:
+        mac: of the device whose topic it came on.
+        release_id: which release it is about.
+        state: what the device does.
+        progress: percent of the image, where the device says it.
+        reason: a code of the device's, for refusals and failures.
+        running_version: what the device runs now, where it says it.
+        received_at: when the broker had it; aware.
+    """
+
+    mac: str
+    release_id: str
+    state: DeviceState
+    progress: int | None
+    reason: str | None
+    running_version: str | None
+    received_at: datetime
+
+    @property
+    def failure(self) -> str | None:
+        """Why the device ended without running the release: one of REASONS, or `other`. None where it did not."""
+        if self.state not in FAILING or (self.state is DeviceState.REJECTED and self.reason in NOT_NEEDED):
+            return None
+        return self.reason if self.reason in REASONS else "other"
+
+
+class StatusRefused(OtaError):  # noqa: N818 - a refusal, as DropRejected is a rejection
+    """A message that is no status; it is counted, logged and dropped. `mac` is the device's, where it is known."""
+
+    mac: str | None = None
+
+
+def read_queued(body: str, queued_at: float) -> DeviceStatus:
+    """Read what the IoT rule put into the queue, or what AWS IoT put into the dead-letter queue instead of it.
+
+    The second (https://docs.aws.amazon.com/iot/latest/developerguide/rule-error-handling.html) comes here when the
+    dead-letter queue is redriven.
+
+    Args:
+        body: the queue's message, `{"topic", "payload", "received_at"}` with the payload in base64 and milliseconds
+            since 1970, or `{"topic", "base64OriginalPayload", ...}`.
+        queued_at: when the queue had it, in milliseconds since 1970.
+
+    Raises:
+        StatusRefused: anything else than a status.
+    """
+    try:
+        document = strict_json.loads(body.encode())
+        payload = document["payload"] if "payload" in document else document["base64OriginalPayload"]
+        milliseconds = document.get("received_at", queued_at)
+        received_at = _EPOCH + timedelta(milliseconds=milliseconds)
+        return parse_status(document["topic"], base64.b64decode(payload, validate=True), received_at)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise StatusRefused("status_event_malformed", f"No event of the rule: {error!r}.") from error
+
+
+def parse_status(topic: str, payload: bytes, received_at: datetime) -> DeviceStatus:
+    """Read a message that arrived on `<prefix>/<MAC>/status`.
+
+    The broker lets a device publish for its own MAC only, so the topic says whose status it is. A device that has
+    installed a release runs its version, also where it does not say so.
+
+    Raises:
+        StatusRefused: anything else than a status.
+    """
+    mac = topic.removesuffix("/status").rpartition("/")[2]
+    # In one spelling only: a thing that is named by another would speak for this device.
+    if normalise_mac(mac) != mac:
+        raise StatusRefused("status_topic_invalid", f"The topic {topic[:100]!r} names no MAC as devices write theirs.")
+    try:
+        return _parse_payload(mac, payload, received_at)
+    except StatusRefused as refusal:
+        refusal.mac = mac
+        raise
+
+
+def _parse_payload(mac: str, payload: bytes, received_at: datetime) -> DeviceStatus:
+    if len(payload) > MAX_STATUS_BYTES:
+        raise StatusRefused("status_too_large", f"{len(payload)} bytes; at most {MAX_STATUS_BYTES} are a status.")
+    try:
+        document = strict_json.loads(payload)
+    except ValueError as error:
+        raise StatusRefused("status_not_json", f"The payload is not JSON ({error}).") from error
+    if not isinstance(document, dict):
+        raise StatusRefused("status_malformed", "The payload is no JSON object.")
+    release_id = document.get("release_id")
+    if not isinstance(release_id, str) or _RELEASE_ID.fullmatch(release_id) is None:
+        raise StatusRefused("status_malformed", "'release_id' is no release id.")
+    try:
+        state = DeviceState(str(document.get("state")))
+    except ValueError as error:
+        raise StatusRefused("status_state_unknown", f"The state {document.get('state')!r:.60} is unknown.") from error
+    running_version = _text(document, "running_version")
+    if running_version is None and state is DeviceState.INSTALLED:
+        running_version = _text(document, "version")
+    return DeviceStatus(
+        mac=mac,
+        release_id=release_id,
+        state=state,
+        progress=_progress(document.get("progress")),
+        reason=_text(document, "reason"),
+        running_version=running_version,
+        received_at=received_at,
+    )
+
+
+def _progress(value: Any) -> int | None:  # noqa: ANN401 - whatever JSON holds
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 100:
+        raise StatusRefused("status_malformed", "'progress' is no integer from 0 to 100.")
+    return value
+
+
+def _text(document: dict[str, Any], name: str) -> str | None:
+    value = document.get(name)
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str) or len(value) > _MAX_TEXT_CHARS or "\0" in value:
+        raise StatusRefused("status_malformed", f"{name!r} is no text of at most {_MAX_TEXT_CHARS} characters.")
+    return value

@@ -1,0 +1,10 @@
+"""Errors of calls to AWS, as the SDK raises them."""
+
+from __future__ import annotations
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+
+def is_aws_error(error: Exception) -> bool:
+    """Whether an AWS service refused a call or could not be reached."""
+    return isinstance(error, (BotoCoreError, ClientError))

@@ -1,0 +1,31 @@
+"""The fourth stage: one batch of messages, published once."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ota_core.runtime.device_notifier import DeviceNotifier
+    from ota_core.stores.firmware_store import FirmwareStore
+
+
+def publish_batch(store: FirmwareStore, notifier: DeviceNotifier, batch_key: str) -> int:
+    """Publish the messages of a batch, unless an earlier attempt, of this execution or another, did.
+
+    A batch that breaks half-way is repeated whole; one that is done leaves a mark beside it.
+
+    Returns:
+        How many messages were published: none for a batch that is done.
+    """
+    mark = f"{batch_key}.done"
+    with ThreadPoolExecutor() as pool:
+        # Meanwhile, for a batch is hardly ever done.
+        reading = pool.submit(store.read_current, batch_key)
+        if store.is_there(mark):
+            return 0
+        batch = json.loads(reading.result())
+    notifier.publish(batch["topics"], batch["payload"].encode(), retain=batch["retain"])
+    store.write(mark, b"")
+    return len(batch["topics"])

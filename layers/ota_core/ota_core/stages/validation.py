@@ -1,0 +1,236 @@
+"""The first stage: from an object that arrived in the inbox to a drop that may be released, or the reason why not."""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from ota_core.errors import DropRejected, RejectionCode
+from ota_core.formats.envelope import MAX_ENVELOPE_BYTES, OpenedEnvelope, compact, envelope_too_large, open_envelope
+from ota_core.formats.esp_image import check_fits_slot
+from ota_core.formats.manifest import Manifest, parse_manifest
+from ota_core.formats.notification import check_fits_device
+from ota_core.formats.targets import (
+    AllDevices,
+    ListedDevices,
+    Targets,
+    TargetsFile,
+    check_targets_file,
+    check_targets_file_size,
+)
+from ota_core.formats.versions import AUTO
+from ota_core.rules import admission, inbox
+from ota_core.rules.inbox import Drop, Member
+from ota_core.stores.firmware_store import BATCHES, RELEASES, FirmwareStore, ObjectGone, ObjectVersion
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from ota_core.stores.trusted_keys import TrustedKeys
+
+# What a member of another build, lying under the same name, looks like: its right partner may still be on the way.
+_MAY_RESOLVE_ITSELF = {
+    RejectionCode.IMAGE_SIZE_MISMATCH,
+    RejectionCode.IMAGE_SHA256_MISMATCH,
+    RejectionCode.TARGETS_FILE_MISSING,
+    RejectionCode.TARGETS_FILE_CHANGED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A drop that passed every check that needs no database.
+
+    Attributes:
+        members: the object versions that were checked.
+        release_id: of the release that it is to become.
+        manifest_sha256: hex, of the signed payload.
+        envelope: the signed part and its signatures, without what else was dropped.
+        keyid: of the signer.
+        image: the stored copy of the very bytes that were checked.
+        targets: the normalised list of MACs, one a line; None for the whole fleet.
+        target_count: how many devices are listed, 0 where tags name them; None for the whole fleet.
+        warnings: for the release's record.
+    """
+
+    members: list[ObjectVersion]
+    release_id: str
+    manifest_sha256: str
+    envelope: bytes
+    keyid: str
+    image: ObjectVersion
+    targets: ObjectVersion | None
+    target_count: int | None
+    warnings: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A drop at fault. `pending`: one that may still be completed or put right within the grace period."""
+
+    members: list[ObjectVersion]
+    reason: DropRejected
+    pending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A drop that lacks members. No error."""
+
+    missing: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class NothingToDo:
+    """Another execution has this drop, or it is no longer there."""
+
+    why: str
+
+
+class Validation:
+    """Validates drops of one bucket against one set of trusted keys."""
+
+    def __init__(self, store: FirmwareStore, trusted_keys: TrustedKeys, slot_bytes: int) -> None:
+        self._store = store
+        self._trusted_keys = trusted_keys
+        self._slot_bytes = slot_bytes
+
+    def validate(
+        self, key: str, *, execution: str, now: datetime, pending: list[ObjectVersion] | None = None
+    ) -> Accepted | Rejected | Waiting | NothingToDo:
+        """Check the drop that an object belongs to.
+
+        Args:
+            key: of the object whose arrival started the execution. Which version it was does not matter: the drop is
+                what lies there now, and a version that came later has an execution of its own.
+            execution: the execution's ARN, which claims the drop.
+            now: aware.
+            pending: after a grace period, the members that were found wanting before it.
+        """
+        try:
+            return self._validate(key, execution, now, pending)
+        except ObjectGone as gone:
+            return NothingToDo(f"{gone} was moved meanwhile")
+        except _NotOurs as why:
+            return NothingToDo(str(why))
+
+    def _validate(
+        self, key: str, execution: str, now: datetime, pending: list[ObjectVersion] | None
+    ) -> Accepted | Rejected | Waiting | NothingToDo:
+        try:
+            drop = inbox.locate(key)
+        except DropRejected as reason:
+            return self._reject_stranger(key, reason, execution)
+        # What does not need the other's answer is asked at once: a drop waits for S3, not for us.
+        with ThreadPoolExecutor() as pool:
+            finding = pool.submit(self._store.find, drop.key(Member.IMAGE))
+            fetched = self._store.fetch(drop.key(Member.MANIFEST), MAX_ENVELOPE_BYTES)
+            image = finding.result()
+        if image is None or fetched is None:
+            found = {Member.IMAGE: image, Member.MANIFEST: fetched}
+            return Waiting([drop.key(member) for member, version in found.items() if version is None])
+        manifest_file, envelope = fetched
+        members = [image, manifest_file]
+        try:
+            try:
+                if envelope is None:
+                    raise envelope_too_large(manifest_file.size)
+                opened = open_envelope(envelope, self._trusted_keys.find, self._store.remembers_key)
+                manifest = parse_manifest(opened.payload)
+                targets_file = self._find_targets(drop) if isinstance(manifest.targets, TargetsFile) else None
+                members += [targets_file] if targets_file else []
+            finally:
+                # Before a verdict of either kind: only the execution that has the drop may pronounce it.
+                self._take(members, execution, pending)
+            return self._accept(members, envelope, opened, manifest, now)
+        except DropRejected as reason:
+            return Rejected(members, reason, pending=pending is None and reason.rejection_code in _MAY_RESOLVE_ITSELF)
+
+    def _reject_stranger(self, key: str, reason: DropRejected, execution: str) -> Rejected | NothingToDo:
+        stranger = self._store.find(key)
+        if stranger is None:
+            return NothingToDo(f"{key} was moved meanwhile")
+        if key.endswith("/") and stranger.size == 0:
+            return NothingToDo("a folder marker, as the AWS console makes them")
+        self._take([stranger], execution, None)
+        return Rejected([stranger], reason)
+
+    def _take(self, members: list[ObjectVersion], execution: str, pending: list[ObjectVersion] | None) -> None:
+        if pending is not None and set(members) != set(pending):
+            raise _NotOurs("a newer member arrived, and its own execution acts")
+        if not self._store.claim(members, execution):
+            raise _NotOurs("another execution has this drop")
+
+    def _find_targets(self, drop: Drop) -> ObjectVersion:
+        key = drop.key(Member.TARGETS)
+        targets_file = self._store.find(key)
+        if targets_file is None:
+            raise DropRejected(
+                RejectionCode.TARGETS_FILE_MISSING,
+                seen=f"{key} is not there",
+                expected="the targets file that the manifest names",
+                next_step="Drop it too; `ota-sign sign` printed the command.",
+            )
+        return targets_file
+
+    def _accept(
+        self,
+        members: list[ObjectVersion],
+        envelope: bytes,
+        opened: OpenedEnvelope,
+        manifest: Manifest,
+        now: datetime,
+    ) -> Accepted:
+        image, _, *targets_file = members
+        admission.check_not_expired(manifest, now)
+        envelope = compact(envelope)  # What nobody signed may be large.
+        check_fits_device(manifest, envelope)
+        check_fits_slot(manifest.image_size, self._slot_bytes)
+        admission.check_image_size(manifest, image.size)
+        image_bytes = self._store.read(image)
+        warnings = admission.check_image(manifest, image_bytes, opened.public_key)
+        macs = self._listed_devices(manifest.targets, *targets_file)
+
+        release_id = admission.release_id_of(opened.payload)
+        # An `auto` version is not known yet.
+        release = manifest.sequence if manifest.version == AUTO else manifest.version
+        image_key = f"{RELEASES}{manifest.product}/{release}/{manifest.image_sha256}.bin"
+        pem = opened.public_key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        stored_targets = None
+        with ThreadPoolExecutor() as pool:
+            storing = pool.submit(self._store.write, image_key, image_bytes)
+            remembering = pool.submit(self._store.remember_key, opened.keyid, pem)
+            if macs is not None:
+                lines = "".join(f"{mac}\n" for mac in macs).encode()
+                stored_targets = self._store.write(f"{BATCHES}{release_id}/targets.txt", lines)
+            stored_image = storing.result()
+            remembering.result()
+        return Accepted(
+            members=members,
+            release_id=release_id,
+            manifest_sha256=hashlib.sha256(opened.payload).hexdigest(),
+            envelope=envelope,
+            keyid=opened.keyid,
+            image=stored_image,
+            targets=stored_targets,
+            target_count=None if isinstance(manifest.targets, AllDevices) else len(macs or ()),
+            warnings=warnings,
+        )
+
+    def _listed_devices(self, targets: Targets, file: ObjectVersion | None = None) -> list[str] | None:
+        match targets:
+            case ListedDevices(macs):
+                return list(macs)
+            case TargetsFile() if file is not None:
+                check_targets_file_size(file.size)
+                return check_targets_file(targets, self._store.read(file))
+            case _:
+                return None
+
+
+class _NotOurs(Exception):  # noqa: N818 - a state of the world, which the caller expects
+    """Another execution acts on this drop."""

@@ -1,0 +1,426 @@
+"""What operators see of releases and devices, and what they do to them, in PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from ota_core.formats.device_status import FAILING, NOT_NEEDED, DeviceState
+from ota_core.formats.envelope import payload_of
+from ota_core.formats.paging import write_cursor
+from ota_core.formats.rfc3339 import format_time
+from ota_core.rules.operator_actions import Situation, judge
+from ota_core.stores.rollout_store import FLEET_MEMORY_DAYS
+
+if TYPE_CHECKING:
+    from pg8000.native import Connection
+
+    from ota_core.rules.operator_actions import Action
+    from ota_core.stores.database import Database
+
+RELEASE_STATES = ("registered", "rolling_out", "published", "withdrawn")
+# Asks for the devices that count as failed.
+FAILING_DEVICES = "failing"
+_MAX_DECISIONS = 100
+_MAX_ACTIONS = 100
+_MAX_REASONS = 20
+_TIMELINE_STEPS = 60
+_IS_FAILING = "state = ANY(:failing) AND NOT (state = 'rejected' AND coalesce(reason, '') = ANY(:not_needed))"
+_FAILING = {"failing": sorted(FAILING), "not_needed": sorted(NOT_NEEDED)}
+_SUMMARY = (
+    "release_id, product, version, state, changelog, target_count, registered_at, published_at, expires_at,"
+    " withdrawn_because, rollout IS NOT NULL AS is_staged, waves_published, cohort_percent, wave_published_at,"
+    " is_paused, is_promoted, is_aborted"
+)
+_DETAILS = (
+    f"{_SUMMARY}, sequence, chip, keyid, image_size, image_sha256, allow_downgrade, warnings, rollout, envelope,"
+    " execution_arn"
+)
+_LIST = f"""
+SELECT id, {_SUMMARY} FROM releases
+WHERE (CAST(:product AS text) IS NULL OR product = :product) AND (CAST(:state AS text) IS NULL OR state = :state)
+    AND (CAST(:before AS bigint) IS NULL OR id < CAST(:before AS bigint))
+ORDER BY id DESC LIMIT :more
+"""  # noqa: S608 - the columns are this module's
+# A device's state at a time is the highest that it had reported until then. So each of its reports either raises it,
+# which moves the device from one state to another, or changes nothing.
+_TIMELINE = """
+WITH ranked AS (
+    SELECT mac, reported_at, array_position(CAST(:states AS text[]), state) AS rank
+    FROM device_history WHERE release = :release
+), reports AS (
+    SELECT reported_at, rank, max(rank) OVER (
+        PARTITION BY mac ORDER BY reported_at, rank ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS earlier
+    FROM ranked
+), moves AS (
+    SELECT reported_at, rank, earlier FROM reports WHERE rank > coalesce(earlier, 0)
+), bounds AS (
+    SELECT min(reported_at) AS first, max(reported_at) AS last FROM moves
+), changes AS (
+    SELECT reported_at, rank, 1 AS change FROM moves
+    UNION ALL SELECT reported_at, earlier, -1 FROM moves WHERE earlier IS NOT NULL
+)
+SELECT first, last, CAST(ceil(extract(epoch FROM reported_at - first) * :steps
+    / greatest(extract(epoch FROM last - first), 0.000001)) AS integer) AS step, rank, CAST(sum(change) AS bigint)
+FROM changes CROSS JOIN bounds GROUP BY first, last, step, rank ORDER BY step
+"""
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """An execution that should go on with a release.
+
+    Attributes:
+        release_id: of the release.
+        execution: ARN of its present execution, which ends.
+        is_due: in any case; else only where the present execution broke.
+    """
+
+    release_id: str
+    execution: str
+    is_due: bool
+
+
+class UnknownRelease(Exception):  # noqa: N818 - a state of the world, which the caller expects
+    """There is no release of this id."""
+
+
+class UnknownDevice(Exception):  # noqa: N818 - a state of the world, which the caller expects
+    """Nothing was ever heard of this device, and it has no tags."""
+
+
+class OperatorStore:
+    """Reads and changes for operators. Documents are ready to be written as JSON."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def list_releases(self, *, product: str | None, state: str | None, before: int | None, limit: int) -> Document:
+        """A page of releases, newest first: `releases` and, where there are more, `next`.
+
+        Args:
+            product: only of this product.
+            state: only in this state.
+            before: position of the page, from a cursor `releases`.
+            limit: of the page.
+        """
+
+        def work(connection: Connection) -> Document:
+            rows = _select(
+                connection,
+                _LIST,
+                product=product,
+                state=state,
+                before=before,
+                more=limit + 1,
+            )
+            positions = [("releases", row.pop("id")) for row in rows]
+            return _page("releases", rows, positions, limit)
+
+        return self._database.transaction(work)
+
+    def describe_release(self, release_id: str) -> Document:
+        """All of a release: what was signed, its waves, what was decided and done, and its devices by state.
+
+        Raises:
+            UnknownRelease: there is none.
+        """
+
+        def work(connection: Connection) -> Document:
+            release, details = _find_release(connection, release_id, _DETAILS)
+            rollout = details["rollout"]
+            decisions = [
+                row.pop("decision") | row
+                for row in _select(
+                    connection,
+                    "SELECT decided_at, execution_arn AS execution, decision FROM rollout_decisions"
+                    " WHERE release = :release ORDER BY id DESC LIMIT :most",
+                    release=release,
+                    most=_MAX_DECISIONS,
+                )
+            ]
+            return details | {
+                "manifest": json.loads(payload_of(details.pop("envelope"))),
+                "execution": details.pop("execution_arn"),
+                "waves": [
+                    {**wave, "number": number, "is_published": number <= details["waves_published"]}
+                    for number, wave in enumerate(rollout["waves"] if rollout else (), start=1)
+                ],
+                "decisions": decisions,
+                "expected": decisions[0]["numbers"]["expected"] if rollout and decisions else None,
+                "population": _population(connection, details),
+                "failing": _failing(connection, release),
+                "devices": dict(
+                    connection.run(
+                        "SELECT state, count(*) FROM device_states WHERE release = :release GROUP BY state",
+                        release=release,
+                    )
+                ),
+                "actions": _select(
+                    connection,
+                    "SELECT at, caller, action, details FROM audit WHERE release_id = :release_id"
+                    " ORDER BY id DESC LIMIT :most",
+                    release_id=release_id,
+                    most=_MAX_ACTIONS,
+                ),
+            }
+
+        return self._database.transaction(work)
+
+    def describe_timeline(self, release_id: str) -> Document:
+        """How many devices were in which state at which time: at most 61 `points`, from the first report to the last.
+
+        Raises:
+            UnknownRelease: there is none.
+        """
+
+        def work(connection: Connection) -> Document:
+            release, _ = _find_release(connection, release_id, "release_id")
+            rows = connection.run(_TIMELINE, release=release, states=list(DeviceState), steps=_TIMELINE_STEPS)
+            return {"points": _accumulate(rows)}
+
+        return self._database.transaction(work)
+
+    def list_devices(self, release_id: str, *, state: str | None, after: str | None, limit: int) -> Document:
+        """A page of a release's devices, by MAC: `devices` and, where there are more, `next`.
+
+        Args:
+            release_id: of the release.
+            state: only in this state; FAILING_DEVICES for those that count as failed.
+            after: position of the page, from a cursor `devices`.
+            limit: of the page.
+
+        Raises:
+            UnknownRelease: there is none.
+        """
+        is_failing = state == FAILING_DEVICES
+        wanted = _IS_FAILING if is_failing else "state = ANY(:states)"
+        values = _FAILING if is_failing else {"states": [state] if state else list(DeviceState)}
+
+        def work(connection: Connection) -> Document:
+            release, _ = _find_release(connection, release_id, "release_id")
+            rows = _select(
+                connection,
+                "SELECT upper(mac::text) AS mac, state, progress, reason, running_version, updated_at"  # noqa: S608 - the condition is this module's
+                f" FROM device_states WHERE release = :release AND {wanted}"
+                " AND (CAST(:after AS macaddr) IS NULL OR mac > CAST(:after AS macaddr))"
+                " ORDER BY device_states.mac LIMIT :more",
+                **values,
+                release=release,
+                after=after,
+                more=limit + 1,
+            )
+            return _page("devices", rows, [("devices", row["mac"]) for row in rows], limit)
+
+        return self._database.transaction(work)
+
+    def describe_device(self, mac: str, *, before: tuple[datetime, int] | None, limit: int) -> Document:
+        """A device: what is known of it, and a page of its `history`, newest first; `next` where there is more.
+
+        Args:
+            mac: as `AA:BB:CC:DD:EE:FF`.
+            before: position of the page, from a cursor `history`.
+            limit: of the page.
+
+        Raises:
+            UnknownDevice: nothing is known.
+        """
+
+        def work(connection: Connection) -> Document:
+            known = _select(
+                connection,
+                "SELECT product, running_version, last_seen_at FROM devices WHERE mac = CAST(:mac AS macaddr)",
+                mac=mac,
+            )
+            tags = _tags(connection, mac)
+            if not known and not tags:
+                raise UnknownDevice(mac)
+            moment, last = before or (None, None)
+            rows = connection.run(
+                "SELECT device_history.id, last_reported_at, reported_at, release_id, version, device_history.state,"
+                " reason, running_version FROM device_history JOIN releases ON releases.id = release"
+                " WHERE mac = CAST(:mac AS macaddr) AND (CAST(:moment AS timestamptz) IS NULL"
+                " OR (last_reported_at, device_history.id) < (CAST(:moment AS timestamptz), CAST(:last AS bigint)))"
+                " ORDER BY last_reported_at DESC, device_history.id DESC LIMIT :more",
+                mac=mac,
+                moment=moment,
+                last=last,
+                more=limit + 1,
+            )
+            names = [column["name"] for column in connection.columns or ()]
+            history = [_readable(dict(zip(names, row, strict=True))) for row in rows]
+            positions = [("history", row[1].isoformat(), row[0]) for row in rows]
+            for entry in history:
+                entry.pop("id")
+            seen = known[0] if known else {"product": None, "running_version": None, "last_seen_at": None}
+            return {"mac": mac, **seen, "tags": tags} | _page("history", history, positions, limit)
+
+        return self._database.transaction(work)
+
+    def act(self, release_id: str, action: Action, *, wave: int | None, caller: str) -> tuple[Document, Wake | None]:
+        """Do what an operator wants to a release, and note who wanted it where that changes anything.
+
+        Returns:
+            The release's summary afterwards, and the execution that should go on with it, if one should.
+
+        Raises:
+            UnknownRelease: there is none.
+            ActionRefused: not in the release's situation.
+        """
+
+        def work(connection: Connection) -> tuple[Document, Wake | None]:
+            rows = connection.run(
+                "SELECT id, state, coalesce(jsonb_array_length(rollout -> 'waves'), 0), waves_published, is_paused,"
+                " is_promoted, is_aborted, execution_arn, woken_from FROM releases WHERE release_id = :release_id"
+                " FOR NO KEY UPDATE",
+                release_id=release_id,
+            )
+            if not rows:
+                raise UnknownRelease(release_id)
+            [(release, state, waves, published, paused, promoted, aborted, execution, woken_from)] = rows
+            situation = Situation(
+                state=state,
+                waves=waves,
+                waves_published=published,
+                is_paused=paused,
+                is_promoted=promoted,
+                is_aborted=aborted,
+            )
+            verdict = judge(action, wave, situation)
+            if verdict.changes:
+                woken_from = execution if verdict.needs_execution else woken_from
+                connection.run(
+                    "UPDATE releases SET is_paused = coalesce(CAST(:is_paused AS boolean), is_paused),"
+                    " is_promoted = coalesce(CAST(:is_promoted AS boolean), is_promoted),"
+                    " is_aborted = coalesce(CAST(:is_aborted AS boolean), is_aborted), woken_from = :woken_from"
+                    " WHERE id = :id",
+                    **{name: verdict.changes.get(name) for name in ("is_paused", "is_promoted", "is_aborted")},
+                    woken_from=woken_from,
+                    id=release,
+                )
+                details = {"state": state, "waves_published": published} | ({"wave": wave} if wave else {})
+                _audit(connection, caller, action.value, details, release_id=release_id)
+            # An execution that was to go on and never did leaves the one that it was to replace in its place.
+            wake = Wake(release_id, execution, is_due=woken_from == execution) if verdict.needs_execution else None
+            return _find_release(connection, release_id, _SUMMARY)[1], wake
+
+        return self._database.transaction(work)
+
+    def replace_tags(self, mac: str, tags: list[str], *, caller: str) -> Document:
+        """Give a device these tags and no others; it need not be known yet."""
+
+        def work(connection: Connection) -> Document:
+            # Two that set the tags of one device wait for each other.
+            connection.run("SELECT pg_advisory_xact_lock(hashtextextended(:mac, 0))", mac=mac)
+            before = _tags(connection, mac)
+            if before != tags:
+                connection.run("DELETE FROM device_tags WHERE mac = CAST(:mac AS macaddr)", mac=mac)
+                connection.run(
+                    "INSERT INTO device_tags (tag, mac) SELECT tag, CAST(:mac AS macaddr)"
+                    " FROM unnest(CAST(:tags AS text[])) AS listed (tag)",
+                    mac=mac,
+                    tags=tags,
+                )
+                _audit(connection, caller, "tag", {"before": before, "tags": tags}, mac=mac)
+            return {"mac": mac, "tags": tags}
+
+        return self._database.transaction(work)
+
+
+def _find_release(connection: Connection, release_id: str, columns: str) -> tuple[int, Document]:
+    # The columns are this module's.
+    query = f"SELECT id, {columns} FROM releases WHERE release_id = :id"  # noqa: S608
+    rows = _select(connection, query, id=release_id)
+    if not rows:
+        raise UnknownRelease(release_id)
+    return rows[0].pop("id"), rows[0]
+
+
+def _population(connection: Connection, release: Document) -> int:
+    """How many devices the release is for, as far as they are known."""
+    if release["target_count"] is not None:
+        return int(release["target_count"])
+    [(known,)] = connection.run(
+        "SELECT count(*) FROM devices WHERE product = :product AND last_seen_at > now() - make_interval(days => :days)",
+        product=release["product"],
+        days=FLEET_MEMORY_DAYS,
+    )
+    return int(known)
+
+
+def _failing(connection: Connection, release: int) -> Document:
+    """How many devices count as failed, and the reasons that they gave, the most frequent first."""
+    rows = connection.run(
+        "SELECT state, reason, count(*), CAST(sum(count(*)) OVER () AS bigint) FROM device_states"  # noqa: S608 - the condition is this module's
+        f" WHERE release = :release AND {_IS_FAILING} GROUP BY state, reason ORDER BY 3 DESC, 1, 2 LIMIT :most",
+        **_FAILING,
+        release=release,
+        most=_MAX_REASONS,
+    )
+    return {
+        "count": rows[0][3] if rows else 0,
+        "reasons": [{"state": state, "reason": reason, "count": count} for state, reason, count, _ in rows],
+    }
+
+
+def _accumulate(rows: list[list[Any]]) -> list[Document]:
+    """The points of a timeline, from its changes: rows of first and last time, step, rank, change; steps rise."""
+    counts = dict.fromkeys(DeviceState, 0)
+    points: list[Document] = []
+    for first, last, step, rank, change in rows:
+        at = format_time(first + (last - first) * step / _TIMELINE_STEPS)
+        counts[list(DeviceState)[rank - 1]] += change
+        point = {"at": at, "devices": dict(counts)}
+        if points and points[-1]["at"] == at:
+            points[-1] = point
+        else:
+            points.append(point)
+    return points
+
+
+def _tags(connection: Connection, mac: str) -> list[str]:
+    rows = connection.run(
+        'SELECT tag FROM device_tags WHERE mac = CAST(:mac AS macaddr) ORDER BY tag COLLATE "C"', mac=mac
+    )
+    return [tag for (tag,) in rows]
+
+
+def _audit(
+    connection: Connection,
+    caller: str,
+    action: str,
+    details: Document,
+    *,
+    release_id: str | None = None,
+    mac: str | None = None,
+) -> None:
+    connection.run(
+        "INSERT INTO audit (caller, action, release_id, mac, details)"
+        " VALUES (:caller, :action, :release_id, CAST(:mac AS macaddr), CAST(:details AS jsonb))",
+        caller=caller,
+        action=action,
+        release_id=release_id,
+        mac=mac,
+        details=json.dumps(details),
+    )
+
+
+def _select(connection: Connection, sql: str, **parameters: object) -> list[Document]:
+    rows = connection.run(sql, **parameters)
+    names = [column["name"] for column in connection.columns or ()]
+    return [_readable(dict(zip(names, row, strict=True))) for row in rows]
+
+
+def _readable(row: Document) -> Document:
+    """Times as JSON has them."""
+    return {name: format_time(value) if isinstance(value, datetime) else value for name, value in row.items()}
+
+
+def _page(name: str, rows: list[Document], positions: list[tuple[Any, ...]], limit: int) -> Document:
+    """Rows that were asked for one more than the page holds."""
+    more = {"next": write_cursor(*positions[limit - 1])} if len(rows) > limit else {}
+    return {name: rows[:limit], **more}

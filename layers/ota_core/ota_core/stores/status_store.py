@@ -1,0 +1,159 @@
+"""What devices said of releases, in PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ota_core.formats.device_status import DeviceState
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pg8000.native import Connection
+
+    from ota_core.formats.device_status import DeviceStatus
+    from ota_core.stores.database import Database
+
+# The states, lowest first; the words are ours.
+_ORDER = f"ARRAY[{', '.join(repr(state.value) for state in DeviceState)}]"
+# In one state, a device that is well says few things of a release. Who has its certificate must not fill the database.
+# A batch more is possible, and what is recorded at the same moment.
+_MAX_SAID = 50
+# One document, sent once: pg8000 writes an array, value by value, at twenty times the cost, and reads rows as slowly.
+#
+# Devices first, in the order of MACs, and everything else only when all are locked (`count(*)` reads `seen` to its
+# end): from then on no other transaction records these devices. What ON CONFLICT finds is the row of now, whenever the
+# statement began.
+_RECORD = f"""
+WITH messages AS (
+    SELECT number, releases.release_id, releases.id AS release, releases.product, CAST(item ->> 1 AS macaddr) AS mac,
+        item ->> 2 AS state, CAST(item ->> 3 AS smallint) AS progress, item ->> 4 AS reason,
+        item ->> 5 AS running_version, CAST(item ->> 6 AS timestamptz) AS received_at
+    FROM jsonb_array_elements(CAST(:messages AS jsonb)) WITH ORDINALITY AS sent (item, number)
+    JOIN releases ON releases.release_id = item ->> 0
+), seen AS (
+    INSERT INTO devices (mac, product, last_seen_at)
+    SELECT mac, (array_agg(product ORDER BY release DESC))[1], max(received_at) FROM messages GROUP BY mac ORDER BY mac
+    ON CONFLICT (mac) DO UPDATE SET last_seen_at = greatest(devices.last_seen_at, EXCLUDED.last_seen_at)
+    RETURNING mac
+), locked AS (
+    SELECT count(*) FROM seen
+), raised AS (
+    INSERT INTO device_states (release, mac, state, progress, reason, running_version, updated_at)
+    SELECT DISTINCT ON (release, mac) release, mac, state, progress, reason, running_version, received_at
+    FROM messages, locked
+    ORDER BY release, mac, array_position({_ORDER}, state) DESC, received_at DESC
+    ON CONFLICT (release, mac) DO UPDATE SET
+        state = EXCLUDED.state, progress = EXCLUDED.progress, reason = EXCLUDED.reason,
+        running_version = EXCLUDED.running_version, updated_at = EXCLUDED.updated_at
+    WHERE (array_position({_ORDER}, EXCLUDED.state), EXCLUDED.updated_at)
+        > (array_position({_ORDER}, device_states.state), device_states.updated_at)
+), said AS (
+    INSERT INTO device_history (mac, release, state, reason, running_version, reported_at, last_reported_at)
+    SELECT mac, release, state, reason, running_version, min(received_at), max(received_at) FROM messages, locked
+    WHERE {_MAX_SAID} > (
+        SELECT count(*) FROM device_history AS earlier
+        WHERE earlier.mac = messages.mac AND earlier.release = messages.release AND earlier.state = messages.state
+    ) OR EXISTS (
+        SELECT FROM device_history AS same
+        WHERE (same.mac, same.release, same.state, coalesce(same.reason, ''), coalesce(same.running_version, ''))
+        = (messages.mac, messages.release, messages.state, coalesce(messages.reason, ''),
+            coalesce(messages.running_version, ''))
+    )
+    GROUP BY mac, release, state, reason, running_version
+    ORDER BY min(received_at), array_position({_ORDER}, state)
+    ON CONFLICT (mac, release, state, (coalesce(reason, '')), (coalesce(running_version, ''))) DO UPDATE SET
+        reported_at = least(device_history.reported_at, EXCLUDED.reported_at),
+        last_reported_at = greatest(device_history.last_reported_at, EXCLUDED.last_reported_at)
+    WHERE EXCLUDED.reported_at < device_history.reported_at
+        OR EXCLUDED.last_reported_at > device_history.last_reported_at
+    RETURNING mac, release, state, reason, running_version, xmax = 0 AS is_new
+), numbered AS (
+    SELECT max(messages.number) - 1 AS number, said.is_new FROM said JOIN messages
+        ON messages.mac = said.mac AND messages.release = said.release AND messages.state = said.state
+        AND messages.reason IS NOT DISTINCT FROM said.reason
+        AND messages.running_version IS NOT DISTINCT FROM said.running_version
+    GROUP BY said.mac, said.release, said.state, said.reason, said.running_version, said.is_new
+)
+SELECT (SELECT coalesce(json_object_agg(DISTINCT release_id, product), '{{}}') FROM messages),
+    coalesce(json_agg(number), '[]'), coalesce(json_agg(number) FILTER (WHERE is_new), '[]')
+FROM numbered
+"""  # noqa: S608 - the words are ours
+# What a device runs, and is, follows from the latest release that it spoke of and the highest state there, in whatever
+# order it was heard. A release that it refused may be another product's.
+_UPDATE_DEVICES = f"""
+UPDATE devices SET
+    running_version = coalesce((
+        SELECT running_version FROM device_history
+        WHERE device_history.mac = devices.mac AND running_version IS NOT NULL
+        ORDER BY release DESC, array_position({_ORDER}, state) DESC, last_reported_at DESC LIMIT 1
+    ), running_version),
+    product = (
+        SELECT releases.product FROM device_states JOIN releases ON releases.id = device_states.release
+        WHERE device_states.mac = devices.mac ORDER BY device_states.state = 'rejected', release DESC LIMIT 1
+    )
+WHERE mac = ANY(CAST(:macs AS macaddr[]))
+"""  # noqa: S608 - the words are ours
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What a device said of a release for the first time."""
+
+    product: str
+    status: DeviceStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What came of a batch.
+
+    Attributes:
+        unknown: the ids of releases that do not exist; nothing was recorded of them.
+        news: what had not been said before, in no order.
+    """
+
+    unknown: set[str]
+    news: list[News]
+
+
+class StatusStore:
+    """Records what devices say."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def record(self, statuses: Sequence[DeviceStatus]) -> Recorded:
+        """Record a batch in one transaction. Repetition and order change nothing.
+
+        Of a device that has said fifty different things in one state of a release, nothing new is kept that it says in
+        this state.
+        """
+        messages = json.dumps(
+            [
+                (
+                    status.release_id,
+                    status.mac,
+                    status.state,
+                    status.progress,
+                    status.reason,
+                    status.running_version,
+                    status.received_at.isoformat(),
+                )
+                for status in statuses
+            ]
+        )
+
+        def work(connection: Connection) -> Recorded:
+            [[products, said, new]] = connection.run(_RECORD, messages=messages)
+            if said:
+                # In a statement of its own, which sees what the first one wrote.
+                connection.run(_UPDATE_DEVICES, macs=f"{{{','.join({statuses[number].mac for number in said})}}}")
+            return Recorded(
+                unknown={status.release_id for status in statuses} - products.keys(),
+                news=[News(products[statuses[number].release_id], statuses[number]) for number in new],
+            )
+
+        return self._database.transaction(work)
