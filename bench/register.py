@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from harness import Figure, medians, report
 from lab import CONTEXT, PRODUCT, connect_database, load_handler
 from ota_core.formats.envelope import payload_of
-from ota_core.rules.admission import release_id_of
+from ota_core.formats.release_id import release_id_of
 from validate import make_envelope
 
 _WORKERS = 8

@@ -24,7 +24,7 @@ from local_cloud import LocalCloud, LocalCloudError, Message, Subscriber, exampl
 from local_cloud.signature import Signature
 from local_cloud.simulated_device import SimulatedDevice, build_ota_device
 from ota_core.formats.envelope import payload_of
-from ota_core.rules.admission import release_id_of
+from ota_core.formats.release_id import release_id_of
 from ota_core.rules.rollout import in_cohort
 from rich.console import Console
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -19,20 +18,21 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from ota_core.formats import strict_json
 from ota_core.formats.device_status import DeviceState
 from ota_core.formats.manifest import is_product
+from ota_core.formats.release_id import is_release_id
 from ota_core.formats.targets import is_tag, normalise_mac
 from ota_core.http.api_gateway import Answer, RequestRefused, answer, answer_json, path_parameter, query_parameter
 from ota_core.http.operator_requests import page_limit, page_position, refuse_unknown_query
 from ota_core.rules.operator_actions import Action, ActionRefused
+from ota_core.rules.release_state import ReleaseState
 from ota_core.runtime.aws_errors import is_aws_error
 from ota_core.runtime.environment import read_environment
 from ota_core.runtime.log_line import log_database_failure
 from ota_core.stores.database import Database, DatabaseSettings, is_outage
-from ota_core.stores.operator_store import FAILING_DEVICES, RELEASE_STATES, OperatorStore, UnknownDevice, UnknownRelease
+from ota_core.stores.operator_store import FAILING_DEVICES, OperatorStore, UnknownDevice, UnknownRelease
 
 MAX_TAGS = 50
 # What `state` may ask for in the list of a release's devices.
 DEVICE_STATES = (*DeviceState, FAILING_DEVICES)
-_RELEASE_ID = re.compile(r"[0-9a-f]{32}")
 
 OPERATORS = OperatorStore(
     Database(read_environment(DatabaseSettings), on_failure=log_database_failure, timeout_seconds=20)
@@ -70,7 +70,7 @@ def list_releases(event: Mapping[str, Any]) -> Answer:
     return _answer(
         OPERATORS.list_releases(
             product=product,
-            state=_one_of(event, "state", RELEASE_STATES),
+            state=_one_of(event, "state", tuple(ReleaseState)),
             before=page_position(event, "releases", _row_id),
             limit=page_limit(event),
         )
@@ -173,7 +173,7 @@ def _mac(event: Mapping[str, Any]) -> str:
 
 def _release_id(event: Mapping[str, Any]) -> str:
     release_id = path_parameter(event, "release_id")
-    if _RELEASE_ID.fullmatch(release_id) is None:
+    if not is_release_id(release_id):
         raise RequestRefused(404, "release_unknown", "The path names no release: its id has 32 hex digits.")
     return release_id
 

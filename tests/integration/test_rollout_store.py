@@ -251,3 +251,15 @@ def test_sql_python_and_the_shared_vectors_agree_on_cohorts(database):
             assert found == case["in"], case
 
     database.transaction(work)
+
+
+def test_sql_and_the_shared_vectors_agree_on_what_counts_as_failed(database):
+    cases = json.loads((Path(__file__).parents[1] / "vectors" / "counts_as_failed.json").read_text())
+    rows = database.transaction(
+        lambda connection: connection.run(
+            "SELECT counts_as_failed(item ->> 'state', item ->> 'reason')"
+            " FROM jsonb_array_elements(CAST(:cases AS jsonb)) WITH ORDINALITY AS listed (item, n) ORDER BY n",
+            cases=json.dumps(cases),
+        )
+    )
+    assert [counts for (counts,) in rows] == [case["counts_as_failed"] for case in cases]

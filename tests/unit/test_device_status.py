@@ -14,6 +14,7 @@ from ota_core.formats.device_status import (
     REASONS,
     DeviceState,
     StatusRefused,
+    counts_as_failed,
     parse_status,
     read_queued,
 )
@@ -211,6 +212,13 @@ def test_any_message_is_a_status_or_refused(topic, payload):
 )
 def test_failure_is_a_reason_of_a_closed_set(state, reason, failure):
     assert parse(state=state, reason=reason).failure == failure
+
+
+def test_shared_vectors_say_what_counts_as_failed():
+    cases = json.loads((PROJECT / "tests/vectors/counts_as_failed.json").read_text())
+    assert {case["state"] for case in cases} == set(DeviceState)
+    for case in cases:
+        assert counts_as_failed(DeviceState(case["state"]), case["reason"]) == case["counts_as_failed"], case
 
 
 def test_refusal_of_a_message_names_the_device_that_sent_it():

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ota_core.rules.operator_actions import Action, ActionRefused, Situation, Verdict, judge
+from ota_core.rules.release_state import ReleaseState
 
 ROLLING = Situation(
-    state="rolling_out", waves=3, waves_published=1, is_paused=False, is_promoted=False, is_aborted=False
+    state=ReleaseState.ROLLING_OUT, waves=3, waves_published=1, is_paused=False, is_promoted=False, is_aborted=False
 )
 situations = st.builds(
     Situation,
@@ -78,7 +79,7 @@ def test_release_without_a_rollout_is_only_aborted(action):
 
 @pytest.mark.parametrize("action", [Action.PAUSE, Action.RESUME])
 def test_rollout_that_is_over_is_neither_paused_nor_resumed(action):
-    refused(action, in_situation(state="published", waves_published=3), "over")
+    refused(action, in_situation(state=ReleaseState.PUBLISHED, waves_published=3), "over")
 
 
 def test_next_wave_is_promoted():

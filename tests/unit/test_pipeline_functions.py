@@ -162,7 +162,7 @@ def test_same_manifest_again_is_answered_with_its_owner_or_version(register):
 
 
 def test_refusal_is_an_answer_and_no_error(register):
-    refusal = DropRejected(RejectionCode.VERSION_DOWNGRADE, seen="1.3.0", expected="1.4.0", next_step="Raise it.")
+    refusal = DropRejected(RejectionCode.VERSION_DOWNGRADE, seen="1.3.0", expected="1.4.0", remedy="Raise it.")
     answer = register("new_release", refusal)
     assert answer == {"outcome": "rejected", "code": "version_downgrade", "message": refusal.message}
 

@@ -193,7 +193,7 @@ def check(
             RejectionCode.TARGETS_FILE_MISSING,
             seen="there is no targets file",
             expected="the one that the manifest names",
-            next_step="Put it beside the image, or sign again.",
+            remedy="Put it beside the image, or sign again.",
         )
     admission.check_not_expired(manifest, now)
     check_fits_device(manifest, envelope)

@@ -85,10 +85,18 @@ class DeviceStatus(NamedTuple):
 
     @property
     def failure(self) -> str | None:
-        """Why the device ended without running the release: one of REASONS, or `other`. None where it did not."""
-        if self.state not in FAILING or (self.state is DeviceState.REJECTED and self.reason in NOT_NEEDED):
+        """Why the device counts as failed: one of REASONS, or `other`. None where it does not."""
+        if not counts_as_failed(self.state, self.reason):
             return None
         return self.reason if self.reason in REASONS else "other"
+
+
+def counts_as_failed(state: DeviceState, reason: str | None) -> bool:
+    """Whether a device with this state and reason is a failure of its release, which may stop itself for it.
+
+    PostgreSQL has a function of the same name (migration 0008). `tests/vectors/counts_as_failed.json` holds both.
+    """
+    return state in FAILING and not (state is DeviceState.REJECTED and reason in NOT_NEEDED)
 
 
 class StatusRefused(OtaError):  # noqa: N818 - a refusal, as DropRejected is a rejection

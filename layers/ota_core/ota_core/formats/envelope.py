@@ -163,7 +163,7 @@ def parse(raw: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
             RejectionCode.ENVELOPE_NOT_JSON,
             seen=f"the manifest file is not JSON ({error})",
             expected="a DSSE envelope",
-            next_step=f"{_RE_SIGN} and drop the .manifest.json that it writes.",
+            remedy=f"{_RE_SIGN} and drop the .manifest.json that it writes.",
         ) from error
     payload_type = _member(document, "payloadType", str)
     if payload_type != PAYLOAD_TYPE:
@@ -171,7 +171,7 @@ def parse(raw: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
             RejectionCode.PAYLOAD_TYPE_UNKNOWN,
             seen=f"payloadType is {payload_type[:100]!r}",
             expected=repr(PAYLOAD_TYPE),
-            next_step=f"{_RE_SIGN}.",
+            remedy=f"{_RE_SIGN}.",
         )
     payload = _base64(_member(document, "payload", str), "payload")
     listed = _member(document, "signatures", list)
@@ -180,7 +180,7 @@ def parse(raw: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
             RejectionCode.SIGNATURE_MISSING,
             seen="the envelope has no signature",
             expected="at least one by a trusted key",
-            next_step=f"{_RE_SIGN}.",
+            remedy=f"{_RE_SIGN}.",
         )
     if len(listed) > MAX_SIGNATURES:
         raise _malformed(f"it has {len(listed)} signatures", f"at most {MAX_SIGNATURES}")
@@ -214,7 +214,7 @@ def _malformed(seen: str, expected: str) -> DropRejected:
         RejectionCode.ENVELOPE_MALFORMED,
         seen=f"the manifest file is no DSSE envelope: {seen}",
         expected=expected,
-        next_step=f"{_RE_SIGN}.",
+        remedy=f"{_RE_SIGN}.",
     )
 
 
@@ -224,7 +224,7 @@ def envelope_too_large(size: int) -> DropRejected:
         RejectionCode.ENVELOPE_TOO_LARGE,
         seen=f"the manifest file has {size} bytes",
         expected=f"at most {MAX_ENVELOPE_BYTES}",
-        next_step="Name many devices in a targets file: `ota-sign sign --target` writes one.",
+        remedy="Name many devices in a targets file: `ota-sign sign --target` writes one.",
     )
 
 
@@ -233,7 +233,7 @@ def _unknown_key(keyid: str) -> DropRejected:
         RejectionCode.KEY_UNKNOWN,
         seen=f"the manifest is signed by key {keyid[:64]!r}, which is not trusted",
         expected="a signature by a key under the stack's trusted-keys parameters",
-        next_step="Sign with a trusted key, or add this key's public half to the trusted keys.",
+        remedy="Sign with a trusted key, or add this key's public half to the trusted keys.",
     )
 
 
@@ -242,7 +242,7 @@ def _revoked_key(keyid: str) -> DropRejected:
         RejectionCode.KEY_REVOKED,
         seen=f"the manifest is signed by key {keyid}, which is no longer trusted",
         expected="a signature by a key under the stack's trusted-keys parameters",
-        next_step="Sign with a trusted key.",
+        remedy="Sign with a trusted key.",
     )
 
 
@@ -251,7 +251,7 @@ def _wrong_size(keyid: str, bits: int) -> DropRejected:
         RejectionCode.KEY_TOO_SMALL if bits < MIN_KEY_BITS else RejectionCode.KEY_TOO_LARGE,
         seen=f"key {keyid} has {bits} bits",
         expected=f"RSA of {MIN_KEY_BITS} to {MAX_KEY_BITS} bits",
-        next_step="Make a new key with `ota-sign keygen`, trust it, and sign again.",
+        remedy="Make a new key with `ota-sign keygen`, trust it, and sign again.",
     )
 
 
@@ -260,5 +260,5 @@ def _bad_signature(keyid: str) -> DropRejected:
         RejectionCode.SIGNATURE_INVALID,
         seen=f"the signature by key {keyid} does not fit the payload",
         expected="the very payload that was signed",
-        next_step=f"The manifest was changed after signing. {_RE_SIGN}.",
+        remedy=f"The manifest was changed after signing. {_RE_SIGN}.",
     )

@@ -116,7 +116,7 @@ def check_fits_slot(size: int, slot_bytes: int) -> None:
             RejectionCode.IMAGE_TOO_LARGE,
             seen=f"the image has {size} bytes",
             expected=f"at most {slot_bytes} (0x{slot_bytes:X}), the size of an OTA slot",
-            next_step="Make the firmware smaller, or deploy the stack with the slot size of your partition table.",
+            remedy="Make the firmware smaller, or deploy the stack with the slot size of your partition table.",
         )
 
 
@@ -181,4 +181,4 @@ def _truncated(seen: str, expected: str) -> DropRejected:
 
 
 def _rejected(code: RejectionCode, seen: str, expected: str) -> DropRejected:
-    return DropRejected(code, seen=seen, expected=expected, next_step=_REBUILD)
+    return DropRejected(code, seen=seen, expected=expected, remedy=_REBUILD)

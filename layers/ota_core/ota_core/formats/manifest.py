@@ -98,7 +98,7 @@ def parse_manifest(payload: bytes) -> Manifest:
             RejectionCode.SCHEMA_UNSUPPORTED,
             seen=f"the manifest has schema {schema}"[:80],
             expected=f"schema {SCHEMA}",
-            next_step="Upgrade the stack, or sign with the ota-sign of the stack's version.",
+            remedy="Upgrade the stack, or sign with the ota-sign of the stack's version.",
         )
     fields.allow_only(_REQUIRED, _OPTIONAL)
     firmware = _Fields(fields.take("firmware", dict), "'firmware'")
@@ -211,7 +211,7 @@ def _version(text: str) -> str:
             RejectionCode.VERSION_INVALID,
             seen=f"the version is {text[:80]!r}",
             expected=f"SemVer 2.0.0 such as 1.4.0, at most {MAX_VERSION_CHARS} characters, or {AUTO!r}",
-            next_step="Sign again with --version.",
+            remedy="Sign again with --version.",
         )
     return text
 
@@ -271,5 +271,5 @@ def _malformed(seen: str, expected: str) -> DropRejected:
         RejectionCode.MANIFEST_MALFORMED,
         seen=seen,
         expected=expected,
-        next_step="Sign again with `ota-sign sign`.",
+        remedy="Sign again with `ota-sign sign`.",
     )

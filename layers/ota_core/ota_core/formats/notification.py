@@ -70,7 +70,7 @@ def check_fits_device(manifest: Manifest, envelope: bytes) -> None:
             RejectionCode.NOTIFICATION_TOO_LARGE,
             seen=f"the devices' notification would have about {size} bytes",
             expected=f"at most {MAX_NOTIFICATION_BYTES}, what a device can hold",
-            next_step="Shorten the changelog, or name the devices in a targets file (--target writes one).",
+            remedy="Shorten the changelog, or name the devices in a targets file (--target writes one).",
         )
 
 

@@ -211,5 +211,5 @@ def _invalid(seen: str, expected: str) -> DropRejected:
         RejectionCode.ROLLOUT_INVALID,
         seen=f"the rollout is wrong: {seen}",
         expected=expected,
-        next_step="Correct the rollout file and sign again with --rollout.",
+        remedy="Correct the rollout file and sign again with --rollout.",
     )

@@ -90,7 +90,7 @@ def parse_target_tags(items: Any) -> TaggedDevices:  # noqa: ANN401 - whatever J
             RejectionCode.TARGETS_EMPTY,
             seen="the list of tags is empty",
             expected="at least one tag",
-            next_step="Name tags with --target-tag, or leave it out to release to the whole fleet.",
+            remedy="Name tags with --target-tag, or leave it out to release to the whole fleet.",
         )
     wrong = [item for item in items if not isinstance(item, str) or not is_tag(item)]
     if wrong:
@@ -151,7 +151,7 @@ def check_targets_file(signed: TargetsFile, raw: bytes) -> list[str]:
             RejectionCode.TARGETS_FILE_CHANGED,
             seen=f"the targets file's SHA-256 is {digest}",
             expected=f"{signed.sha256}, as the manifest says",
-            next_step="Upload the very .targets.json that was written when signing, or sign again.",
+            remedy="Upload the very .targets.json that was written when signing, or sign again.",
         )
     macs = parse_targets_document(raw)
     if len(macs) != signed.count:
@@ -159,7 +159,7 @@ def check_targets_file(signed: TargetsFile, raw: bytes) -> list[str]:
             RejectionCode.TARGETS_COUNT_MISMATCH,
             seen=f"the targets file lists {len(macs)} devices",
             expected=f"{signed.count}, as the manifest says",
-            next_step="Sign again with `ota-sign sign --target`.",
+            remedy="Sign again with `ota-sign sign --target`.",
         )
     return macs
 
@@ -178,14 +178,14 @@ def parse_mac_list(items: list[Any], lines_of: Callable[[list[int]], list[int]] 
             RejectionCode.TARGETS_TOO_MANY,
             seen=f"{len(items)} devices are listed",
             expected=f"at most {MAX_TARGETS}",
-            next_step="Split the list into several releases, or release to the whole fleet.",
+            remedy="Split the list into several releases, or release to the whole fleet.",
         )
     if not items:
         raise DropRejected(
             RejectionCode.TARGETS_EMPTY,
             seen="the list of devices is empty",
             expected="at least one MAC",
-            next_step="List devices, or leave --target out to release to the whole fleet.",
+            remedy="List devices, or leave --target out to release to the whole fleet.",
         )
     macs = set()
     invalid = []
@@ -208,7 +208,7 @@ def parse_mac_list(items: list[Any], lines_of: Callable[[list[int]], list[int]] 
             RejectionCode.TARGET_MAC_INVALID,
             seen=f"not a MAC address: {', '.join(where)}{more}",
             expected="six bytes such as AA:BB:CC:DD:EE:FF (dashes, no separator and lower case are fine)",
-            next_step="Correct the list and sign again.",
+            remedy="Correct the list and sign again.",
         )
     return sorted(macs)
 
@@ -239,7 +239,7 @@ def _wrong_tag(seen: str) -> DropRejected:
         RejectionCode.TARGET_TAG_INVALID,
         seen=seen,
         expected=f"up to {MAX_TARGET_TAGS} tags such as beta or site=berlin (a-z, 0-9, _ . = -; at most 63 characters)",
-        next_step="Sign again with --target-tag.",
+        remedy="Sign again with --target-tag.",
     )
 
 
@@ -248,5 +248,5 @@ def _malformed(seen: str, expected: str) -> DropRejected:
         RejectionCode.TARGETS_MALFORMED,
         seen=seen,
         expected=expected,
-        next_step="`ota-sign sign --target FILE` writes it in the right form.",
+        remedy="`ota-sign sign --target FILE` writes it in the right form.",
     )

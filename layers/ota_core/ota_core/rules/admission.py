@@ -32,14 +32,6 @@ class ProductLine:
     last_sequence: int
 
 
-def release_id_of(payload: bytes) -> str:
-    """The id of the release that a manifest's payload makes: 32 hex digits of its SHA-256.
-
-    One signed manifest is one release, however often it is dropped.
-    """
-    return hashlib.sha256(payload).hexdigest()[:32]
-
-
 def check_not_expired(manifest: Manifest, now: datetime) -> None:
     """Refuse a manifest after its time, so that an old one cannot be kept back and used later (freeze attack)."""
     if now >= manifest.expires:
@@ -47,7 +39,7 @@ def check_not_expired(manifest: Manifest, now: datetime) -> None:
             RejectionCode.MANIFEST_EXPIRED,
             seen=f"the manifest expired at {format_time(manifest.expires)}; it is {format_time(now)}",
             expected="a manifest before its expiry",
-            next_step="Sign the image again; --expires sets a longer time.",
+            remedy="Sign the image again; --expires sets a longer time.",
         )
 
 
@@ -58,7 +50,7 @@ def check_image_size(manifest: Manifest, size: int) -> None:
             RejectionCode.IMAGE_SIZE_MISMATCH,
             seen=f"the image has {size} bytes",
             expected=f"{manifest.image_size}, as the manifest says",
-            next_step="Upload the very .bin that was signed, or sign this one.",
+            remedy="Upload the very .bin that was signed, or sign this one.",
         )
 
 
@@ -78,14 +70,14 @@ def check_image(manifest: Manifest, image: bytes, public_key: RSAPublicKey) -> l
             RejectionCode.IMAGE_SHA256_MISMATCH,
             seen=f"the image's SHA-256 is {digest.hex()}",
             expected=f"{manifest.image_sha256}, as the manifest says",
-            next_step="Upload the very .bin that was signed, or sign this one.",
+            remedy="Upload the very .bin that was signed, or sign this one.",
         )
     if not verify_digest(public_key, manifest.image_signature, digest):
         raise DropRejected(
             RejectionCode.IMAGE_SIGNATURE_INVALID,
             seen="the manifest's signature does not fit the image",
             expected="an RSASSA-PKCS1-v1_5 SHA-256 signature over the image by the key that signed the manifest",
-            next_step="Sign the image again with `ota-sign sign`.",
+            remedy="Sign the image again with `ota-sign sign`.",
         )
     return compare_with_manifest(manifest, inspect(image))
 
@@ -104,7 +96,7 @@ def compare_with_manifest(manifest: Manifest, image: EspImage) -> list[str]:
             RejectionCode.IMAGE_WRONG_CHIP,
             seen=f"the image is for {image.chip}",
             expected=f"{manifest.chip}, as the manifest says",
-            next_step="Sign the image that was built for the product's chip.",
+            remedy="Sign the image that was built for the product's chip.",
         )
     if manifest.version in {versions.AUTO, image.app_version, versions.of_app(image.app_version)}:
         return []
@@ -113,7 +105,7 @@ def compare_with_manifest(manifest: Manifest, image: EspImage) -> list[str]:
             RejectionCode.APP_VERSION_MISMATCH,
             seen=f"the image's own version is {image.app_version!r}",
             expected=f"{manifest.version!r}, because the manifest is strict about it",
-            next_step="Set the version in the build, or sign without --strict-app-version.",
+            remedy="Set the version in the build, or sign without --strict-app-version.",
         )
     return [f"The image's own version is {image.app_version!r}, the release's {manifest.version!r}."]
 
@@ -129,7 +121,7 @@ def assign_version(manifest: Manifest, line: ProductLine) -> str:
             RejectionCode.SEQUENCE_REPLAYED,
             seen=f"the manifest has sequence {manifest.sequence}",
             expected=f"more than {line.last_sequence}, the last that was accepted for {manifest.product}",
-            next_step="Sign again: the sequence defaults to the present time.",
+            remedy="Sign again: the sequence defaults to the present time.",
         )
     if manifest.version == versions.AUTO:
         return versions.next_patch(line.latest_version)
@@ -142,7 +134,7 @@ def assign_version(manifest: Manifest, line: ProductLine) -> str:
             RejectionCode.VERSION_DOWNGRADE,
             seen=f"the version is {manifest.version}",
             expected=f"{line.latest_version} or higher, the latest of {manifest.product}",
-            next_step="Raise the version, or sign with --allow-downgrade when going back is meant.",
+            remedy="Raise the version, or sign with --allow-downgrade when going back is meant.",
         )
     return manifest.version
 
@@ -160,5 +152,5 @@ def version_conflict(product: str, version: str, released_sha256: str, sha256: s
         RejectionCode.VERSION_CONFLICT,
         seen=f"{product} {version} with image SHA-256 {sha256}",
         expected=f"{released_sha256}, with which this version was released before",
-        next_step="A version never changes its bytes: raise the version and sign again.",
+        remedy="A version never changes its bytes: raise the version and sign again.",
     )

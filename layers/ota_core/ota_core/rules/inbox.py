@@ -72,7 +72,7 @@ def locate(key: str) -> Drop:
         RejectionCode.INBOX_FILE_UNKNOWN,
         seen=f"{key!r} is no member of a drop",
         expected="<stem>.bin, <stem>.manifest.json or <stem>.targets.json",
-        next_step="Drop the files that `ota-sign sign` names, under the names that it gives them.",
+        remedy="Drop the files that `ota-sign sign` names, under the names that it gives them.",
     )
 
 
@@ -129,5 +129,5 @@ def _bad_key(key: str, seen: str, expected: str) -> DropRejected:
         RejectionCode.INBOX_KEY_INVALID,
         seen=f"the object key {key[:MAX_KEY_CHARS]!r} {seen}",
         expected=expected,
-        next_step="Drop the files again under a plain path such as inbox/my-product/app.bin.",
+        remedy="Drop the files again under a plain path such as inbox/my-product/app.bin.",
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from ota_core.rules.release_state import ReleaseState
+
 
 class Action(StrEnum):
     """What an operator asks for."""
@@ -20,13 +22,12 @@ class Situation:
     """How a release stands.
 
     Attributes:
-        state: `registered`, `rolling_out`, `published` or `withdrawn`.
         waves: how many its rollout has; 0 without a rollout.
         waves_published: how many of them went out.
         is_paused, is_promoted, is_aborted: what operators asked for before.
     """
 
-    state: str
+    state: ReleaseState
     waves: int
     waves_published: int
     is_paused: bool
@@ -51,7 +52,7 @@ class Verdict:
 class ActionRefused(Exception):  # noqa: N818 - what happens to it
     """The release's situation, in `state` or more precisely in the text, does not allow the action."""
 
-    def __init__(self, why: str, state: str) -> None:
+    def __init__(self, why: str, state: ReleaseState) -> None:
         super().__init__(why)
         self.state = state
 
@@ -69,7 +70,7 @@ def judge(action: Action, wave: int | None, situation: Situation) -> Verdict:
     """
     if action is Action.ABORT:
         return _abort(situation)
-    if situation.state == "withdrawn":
+    if situation.state == ReleaseState.WITHDRAWN:
         raise ActionRefused("it was withdrawn", situation.state)
     if situation.is_aborted:
         raise ActionRefused("it is being withdrawn", situation.state)
@@ -77,7 +78,7 @@ def judge(action: Action, wave: int | None, situation: Situation) -> Verdict:
         raise ActionRefused("it has no rollout: its devices are told all at once", situation.state)
     if action is Action.PROMOTE:
         return _promote(wave or 0, situation)
-    if situation.state == "published":
+    if situation.state == ReleaseState.PUBLISHED:
         raise ActionRefused("its rollout is over", situation.state)
     wanted = action is Action.PAUSE
     changes = {} if situation.is_paused == wanted else {"is_paused": wanted}
@@ -85,14 +86,14 @@ def judge(action: Action, wave: int | None, situation: Situation) -> Verdict:
 
 
 def _abort(situation: Situation) -> Verdict:
-    is_so = situation.is_aborted or situation.state == "withdrawn"
+    is_so = situation.is_aborted or situation.state == ReleaseState.WITHDRAWN
     return Verdict({} if is_so else {"is_aborted": True}, needs_execution=True)
 
 
 def _promote(wave: int, situation: Situation) -> Verdict:
     if 1 <= wave <= situation.waves_published:
         return Verdict({}, needs_execution=False)
-    if situation.state != "rolling_out" or not situation.waves_published:
+    if situation.state != ReleaseState.ROLLING_OUT or not situation.waves_published:
         raise ActionRefused("no wave of it is out yet", situation.state)
     if wave > situation.waves:
         raise ActionRefused(f"its last wave is {situation.waves}", situation.state)

@@ -100,7 +100,7 @@ def _check_release(
             yield Violation("image_differs_from_what_was_signed", name)
     except ObjectGone:
         yield Violation("image_is_gone", name)
-    if release.state in ("published", "withdrawn"):
+    if not release.state.is_under_way:
         for member in release.drop_members:
             if member["version_id"] not in store.archived_versions(member["key"]):
                 yield Violation("drop_is_not_archived", f"{name}: {member['key']} {member['version_id']}")

@@ -14,6 +14,7 @@ from ota_core.formats.envelope import MAX_ENVELOPE_BYTES, OpenedEnvelope, compac
 from ota_core.formats.esp_image import check_fits_slot
 from ota_core.formats.manifest import Manifest, parse_manifest
 from ota_core.formats.notification import check_fits_device
+from ota_core.formats.release_id import release_id_of
 from ota_core.formats.targets import (
     AllDevices,
     ListedDevices,
@@ -173,7 +174,7 @@ class Validation:
                 RejectionCode.TARGETS_FILE_MISSING,
                 seen=f"{key} is not there",
                 expected="the targets file that the manifest names",
-                next_step="Drop it too; `ota-sign sign` printed the command.",
+                remedy="Drop it too; `ota-sign sign` printed the command.",
             )
         return targets_file
 
@@ -195,7 +196,7 @@ class Validation:
         warnings = admission.check_image(manifest, image_bytes, opened.public_key)
         macs = self._listed_devices(manifest.targets, *targets_file)
 
-        release_id = admission.release_id_of(opened.payload)
+        release_id = release_id_of(opened.payload)
         # An `auto` version is not known yet.
         release = manifest.sequence if manifest.version == AUTO else manifest.version
         image_key = f"{RELEASES}{manifest.product}/{release}/{manifest.image_sha256}.bin"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ota_core.rules.check_in import Candidate
+from ota_core.rules.release_state import OFFERED
 
 if TYPE_CHECKING:
     from ota_core.stores.database import Database
@@ -17,7 +18,7 @@ MAX_DEVICES = 5_000_000
 # because a product's releases are registered one after the other; so the primary key of release_targets, read
 # backwards, gives a device's latest release first. A release that is rolled out is for the devices that its waves have
 # reached so far.
-STATEMENT = """
+STATEMENT = f"""
 WITH seen AS (
     INSERT INTO devices (mac, product, running_version)
     SELECT CAST(:mac AS macaddr), product, CAST(:running_version AS text) FROM products
@@ -36,17 +37,17 @@ WITH seen AS (
 SELECT release_id, version, envelope, allow_downgrade, expires_at FROM (
     (
         SELECT * FROM releases
-        WHERE product = :product AND state IN ('published', 'rolling_out') AND target_count IS NULL
+        WHERE product = :product AND {OFFERED} AND target_count IS NULL
             AND in_cohort(release_id, CAST(:mac AS macaddr), cohort_percent)
         ORDER BY sequence DESC LIMIT 1
     ) UNION ALL (
         SELECT releases.* FROM release_targets JOIN releases ON releases.id = release_targets.release
-        WHERE mac = CAST(:mac AS macaddr) AND product = :product AND state IN ('published', 'rolling_out')
+        WHERE mac = CAST(:mac AS macaddr) AND product = :product AND {OFFERED}
             AND in_cohort(release_id, mac, cohort_percent)
         ORDER BY release_targets.release DESC LIMIT 1
     )
 ) AS candidates ORDER BY sequence DESC LIMIT 1
-"""
+"""  # noqa: S608 - the condition is ours
 
 
 class CheckInStore:

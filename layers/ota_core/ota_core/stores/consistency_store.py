@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ota_core.formats import versions
+from ota_core.rules.release_state import ReleaseState
 
 if TYPE_CHECKING:
     from pg8000.native import Connection
@@ -21,12 +22,12 @@ _RULES = {
     " WHERE sequence > last_sequence",
     "more_waves_than_planned": f"SELECT release_id FROM releases WHERE waves_published > {_WAVES}",  # noqa: S608
     "published_before_its_last_wave": "SELECT release_id FROM releases"  # noqa: S608
-    f" WHERE state = 'published' AND (waves_published < {_WAVES} OR published_at IS NULL)",
+    f" WHERE state = '{ReleaseState.PUBLISHED}' AND (waves_published < {_WAVES} OR published_at IS NULL)",
     "cohort_of_another_wave": "SELECT release_id FROM releases WHERE cohort_percent <> CASE"
     " WHEN waves_published = 0 THEN 0 WHEN rollout IS NULL THEN 100"
     " ELSE CAST(rollout -> 'waves' -> (waves_published - 1) ->> 'percent' AS double precision) END",
-    "withdrawn_without_a_reason": "SELECT release_id FROM releases"
-    " WHERE state = 'withdrawn' AND withdrawn_because IS NULL",
+    "withdrawn_without_a_reason": "SELECT release_id FROM releases"  # noqa: S608
+    f" WHERE state = '{ReleaseState.WITHDRAWN}' AND withdrawn_because IS NULL",
     "other_number_of_targets": "SELECT release_id FROM releases WHERE waves_published > 0"
     " AND target_count <> (SELECT count(*) FROM release_targets WHERE release = releases.id)",
     "device_state_that_nobody_reported": "SELECT release_id || ' ' || upper(mac::text)"
@@ -60,7 +61,7 @@ class RecordedRelease:
     image_size: int
     image_sha256: str
     image_signature: str
-    state: str
+    state: ReleaseState
     drop_members: list[dict[str, Any]]
 
 
@@ -82,7 +83,8 @@ class ConsistencyStore:
 def _read_releases(connection: Connection) -> list[RecordedRelease]:
     columns = RecordedRelease.__slots__
     rows = connection.run(f"SELECT {', '.join(columns)} FROM releases ORDER BY id")  # noqa: S608 - names of our own
-    return [RecordedRelease(**dict(zip(columns, row, strict=True))) for row in rows]
+    records = [dict(zip(columns, row, strict=True)) for row in rows]
+    return [RecordedRelease(**record | {"state": ReleaseState(record["state"])}) for record in records]
 
 
 def _broken_rules(connection: Connection) -> list[Violation]:

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ota_core.rules.release_state import ReleaseState
 from ota_core.stores.database import is_outage
 from ota_core.stores.image_store import StoredImage
 
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 
     from pg8000.native import Connection
 
-    from ota_core.stores.database import Database
+    from ota_core.rules.release_state import ReleaseState
+from ota_core.stores.database import Database
 
 # How long a withdrawal may go unnoticed by a warm function.
 FRESH_SECONDS = 15.0
@@ -73,13 +75,14 @@ def _find(connection: Connection, product: str, version: str) -> ReleasedImage |
     rows = connection.run(
         "SELECT image_key, image_version_id, image_size, image_sha256, state,"
         " date_trunc('second', min(registered_at) OVER ()) FROM releases"
-        " WHERE product = :product AND version = :version ORDER BY state = 'withdrawn', id DESC LIMIT 1",
+        " WHERE product = :product AND version = :version ORDER BY state = :withdrawn, id DESC LIMIT 1",
         product=product,
         version=version,
+        withdrawn=ReleaseState.WITHDRAWN.value,
     )
     if not rows:
         return None
     key, version_id, size, sha256, state, released_at = rows[0]
-    if state == "withdrawn":
+    if state == ReleaseState.WITHDRAWN:
         return Withdrawn()
     return ReleasedImage(StoredImage(key, version_id, size, sha256), released_at)

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from ota_core.formats.device_status import FAILING, NOT_NEEDED, DeviceState
+from ota_core.formats.device_status import DeviceState
 from ota_core.formats.envelope import payload_of
 from ota_core.formats.paging import write_cursor
 from ota_core.formats.rfc3339 import format_time
 from ota_core.rules.operator_actions import Situation, judge
+from ota_core.rules.release_state import ReleaseState
 from ota_core.stores.rollout_store import FLEET_MEMORY_DAYS
 
 if TYPE_CHECKING:
@@ -20,15 +21,13 @@ if TYPE_CHECKING:
     from ota_core.rules.operator_actions import Action
     from ota_core.stores.database import Database
 
-RELEASE_STATES = ("registered", "rolling_out", "published", "withdrawn")
 # Asks for the devices that count as failed.
 FAILING_DEVICES = "failing"
 _MAX_DECISIONS = 100
 _MAX_ACTIONS = 100
 _MAX_REASONS = 20
 _TIMELINE_STEPS = 60
-_IS_FAILING = "state = ANY(:failing) AND NOT (state = 'rejected' AND coalesce(reason, '') = ANY(:not_needed))"
-_FAILING = {"failing": sorted(FAILING), "not_needed": sorted(NOT_NEEDED)}
+_COUNTS_AS_FAILED = "counts_as_failed(state, reason)"
 _SUMMARY = (
     "release_id, product, version, state, changelog, target_count, registered_at, published_at, expires_at,"
     " withdrawn_because, rollout IS NOT NULL AS is_staged, waves_published, cohort_percent, wave_published_at,"
@@ -198,8 +197,8 @@ class OperatorStore:
             UnknownRelease: there is none.
         """
         is_failing = state == FAILING_DEVICES
-        wanted = _IS_FAILING if is_failing else "state = ANY(:states)"
-        values = _FAILING if is_failing else {"states": [state] if state else list(DeviceState)}
+        wanted = _COUNTS_AS_FAILED if is_failing else "state = ANY(:states)"
+        values = {} if is_failing else {"states": [state] if state else list(DeviceState)}
 
         def work(connection: Connection) -> Document:
             release, _ = _find_release(connection, release_id, "release_id")
@@ -283,7 +282,7 @@ class OperatorStore:
                 raise UnknownRelease(release_id)
             [(release, state, waves, published, paused, promoted, aborted, execution, woken_from)] = rows
             situation = Situation(
-                state=state,
+                state=ReleaseState(state),
                 waves=waves,
                 waves_published=published,
                 is_paused=paused,
@@ -356,8 +355,7 @@ def _failing(connection: Connection, release: int) -> Document:
     """How many devices count as failed, and the reasons that they gave, the most frequent first."""
     rows = connection.run(
         "SELECT state, reason, count(*), CAST(sum(count(*)) OVER () AS bigint) FROM device_states"  # noqa: S608 - the condition is this module's
-        f" WHERE release = :release AND {_IS_FAILING} GROUP BY state, reason ORDER BY 3 DESC, 1, 2 LIMIT :most",
-        **_FAILING,
+        f" WHERE release = :release AND {_COUNTS_AS_FAILED} GROUP BY state, reason ORDER BY 3 DESC, 1, 2 LIMIT :most",
         release=release,
         most=_MAX_REASONS,
     )

@@ -10,16 +10,13 @@ from typing import TYPE_CHECKING
 from ota_core.errors import DropRejected
 from ota_core.formats.rollout_plan import write_rollout
 from ota_core.rules import admission
+from ota_core.rules.release_state import ReleaseState
 
 if TYPE_CHECKING:
     from pg8000.native import Connection
 
     from ota_core.formats.manifest import Manifest
     from ota_core.stores.database import Database
-
-
-# The states in which an execution works on a release.
-UNDER_WAY = ("registered", "rolling_out")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +142,7 @@ def _register_again(
     version, state, owner = earlier
     if owner == execution:
         return Registered(version)
-    if state not in UNDER_WAY:
+    if not ReleaseState(state).is_under_way:
         return AlreadyReleased(version)
     if owner != take_over_from:
         return InProgress(owner)

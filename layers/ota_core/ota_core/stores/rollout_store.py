@@ -6,8 +6,9 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ota_core.formats.device_status import FAILING, NOT_NEEDED, DeviceState
+from ota_core.formats.device_status import FAILING, DeviceState
 from ota_core.formats.rollout_plan import Rollout, parse_rollout
+from ota_core.rules.release_state import ReleaseState
 from ota_core.rules.rollout import Abort, Complete, Progress, Step, describe_numbers, describe_step, next_step
 from ota_core.stores.release_store import ReleaseSuperseded
 
@@ -28,8 +29,7 @@ SELECT * FROM (
     FROM {told} AS told LEFT JOIN device_states ON device_states.release = :release AND device_states.mac = told.mac
     WHERE {reached} AND in_cohort(:release_id, told.mac, :percent)
 ) AS of_the_reached, (
-    SELECT count(*) FILTER (WHERE state = :installed), count(*) FILTER (WHERE state = ANY(:failing)
-        AND NOT (state = :rejected AND coalesce(reason, '') = ANY(:not_needed)))
+    SELECT count(*) FILTER (WHERE state = :installed), count(*) FILTER (WHERE counts_as_failed(state, reason))
     FROM device_states WHERE release = :release
 ) AS of_all
 """
@@ -137,7 +137,7 @@ def _advance(
         published_at=published_at,
         is_paused=is_paused,
         is_promoted=is_promoted,
-        is_aborted=is_aborted or state == "withdrawn",
+        is_aborted=is_aborted or state == ReleaseState.WITHDRAWN,
         **counts,
     )
     step = next_step(rollout, numbers, now)
@@ -148,8 +148,8 @@ def _advance(
         product,
         version,
         drop_members,
-        is_end=(isinstance(step, Complete) and state != "published")
-        or (isinstance(step, Abort) and state != "withdrawn"),
+        is_end=(isinstance(step, Complete) and state != ReleaseState.PUBLISHED)
+        or (isinstance(step, Abort) and state != ReleaseState.WITHDRAWN),
         is_scheduled=rollout is not None and (rollout.start_at or rollout.window) is not None,
     )
 
@@ -178,9 +178,6 @@ def _counts(
         percent=percent,
         ended=_ENDED,
         installed=DeviceState.INSTALLED.value,
-        failing=[state.value for state in FAILING],
-        rejected=DeviceState.REJECTED.value,
-        not_needed=list(NOT_NEEDED),
     )
     return {
         "expected": expected,
@@ -203,17 +200,22 @@ def _record_decision(connection: Connection, release: int, execution: str, step:
     match step:
         case Complete():
             connection.run(
-                "UPDATE releases SET state = 'published', published_at = coalesce(published_at, now()) WHERE id = :id",
+                "UPDATE releases SET state = :state, published_at = coalesce(published_at, now()) WHERE id = :id",
+                state=ReleaseState.PUBLISHED.value,
                 id=release,
             )
         case Abort(why):
             connection.run(
-                "UPDATE releases SET state = 'withdrawn', withdrawn_because = coalesce(withdrawn_because, :why)"
+                "UPDATE releases SET state = :state, withdrawn_because = coalesce(withdrawn_because, :why)"
                 " WHERE id = :id",
+                state=ReleaseState.WITHDRAWN.value,
                 why=why,
                 id=release,
             )
         case _:
             connection.run(
-                "UPDATE releases SET state = 'rolling_out' WHERE id = :id AND state = 'registered'", id=release
+                "UPDATE releases SET state = :rolling_out WHERE id = :id AND state = :registered",
+                rolling_out=ReleaseState.ROLLING_OUT.value,
+                registered=ReleaseState.REGISTERED.value,
+                id=release,
             )

@@ -9,7 +9,8 @@ from ota_core.formats.envelope import payload_of
 from ota_core.formats.manifest import Manifest, parse_manifest
 from ota_core.formats.notification import write_notification
 from ota_core.formats.targets import AllDevices
-from ota_core.stores.release_store import UNDER_WAY, ReleaseSuperseded, lock_owned_release
+from ota_core.rules.release_state import OFFERED
+from ota_core.stores.release_store import ReleaseSuperseded, lock_owned_release
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -151,9 +152,8 @@ class WaveStore:
         def work(connection: Connection) -> StoredRelease | None:
             of_product = "product = :product ORDER BY sequence" if product else "true ORDER BY wave_published_at"
             rows = connection.run(
-                f"{_SELECT} WHERE state = ANY(:states) AND target_count IS NULL"
+                f"{_SELECT} WHERE {OFFERED} AND target_count IS NULL"
                 f" AND waves_published > 0 AND {of_product} DESC LIMIT 1",
-                states=["published", UNDER_WAY[1]],
                 product=product,
             )
             return _stored(rows[0]) if rows else None

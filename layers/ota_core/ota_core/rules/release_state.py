@@ -1,0 +1,23 @@
+"""How far a release is."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class ReleaseState(StrEnum):
+    """The states of a release, in the order in which it passes them."""
+
+    REGISTERED = "registered"
+    ROLLING_OUT = "rolling_out"
+    PUBLISHED = "published"
+    WITHDRAWN = "withdrawn"
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether an execution still works on it."""
+        return self in (ReleaseState.REGISTERED, ReleaseState.ROLLING_OUT)
+
+
+# Devices are offered releases in these states. An index has the same condition.
+OFFERED = f"state IN ('{ReleaseState.PUBLISHED}', '{ReleaseState.ROLLING_OUT}')"
