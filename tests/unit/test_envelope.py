@@ -92,8 +92,8 @@ def test_payload_signed_under_another_type_is_rejected():
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        (b"null", "there is null where an object should be"),
-        (b"[1]", "there is a list"),
+        (b"null", "it is null; expected a JSON object"),
+        (b"[1]", "it is a list"),
         (edited(payload=...), "'payload' is missing; expected a string"),
         (edited(payload=None), "'payload' is null"),
         (edited(payload="not base64!"), "'payload' is not base64"),
@@ -101,7 +101,7 @@ def test_payload_signed_under_another_type_is_rejected():
         (edited(payload=base64.b64encode(PAYLOAD).decode() + "\n"), "'payload' is not base64"),
         (edited(payloadType=7), "'payloadType' is an integer"),
         (edited(signatures={}), "'signatures' is an object; expected a list"),
-        (edited(signatures=["x"]), "there is a string"),
+        (edited(signatures=["x"]), "a signature is a string"),
         (edited(signatures=[signature(sig=...)]), "'sig' is missing"),
         (edited(signatures=[signature(sig=True)]), "'sig' is true or false"),
         (edited(signatures=[signature(keyid=1.5)]), "'keyid' is a number with a fraction or exponent"),

@@ -8,19 +8,19 @@ installed.
 from __future__ import annotations
 
 import base64
-import re
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ota_core.errors import OtaError
 from ota_core.formats import strict_json
+from ota_core.formats.fields import Fields
+from ota_core.formats.release_id import is_release_id
 from ota_core.formats.targets import normalise_mac
 
 MAX_STATUS_BYTES = 2048
 _MAX_TEXT_CHARS = 200
 _EPOCH = datetime.fromtimestamp(0, UTC)
-_RELEASE_ID = re.compile(r"[0-9a-f]{32}")
 
 
 class DeviceState(StrEnum):
@@ -156,41 +156,37 @@ def _parse_payload(mac: str, payload: bytes, received_at: datetime) -> DeviceSta
         document = strict_json.loads(payload)
     except ValueError as error:
         raise StatusRefused("status_not_json", f"The payload is not JSON ({error}).") from error
-    if not isinstance(document, dict):
-        raise StatusRefused("status_malformed", "The payload is no JSON object.")
-    release_id = document.get("release_id")
-    if not isinstance(release_id, str) or _RELEASE_ID.fullmatch(release_id) is None:
-        raise StatusRefused("status_malformed", "'release_id' is no release id.")
+    fields = Fields(document, "the status", _malformed)
+    release_id = fields.take("release_id", str)
+    if not is_release_id(release_id):
+        raise _malformed(f"'release_id' is {release_id[:40]!r}", "32 lower-case hex digits")
     try:
-        state = DeviceState(str(document.get("state")))
+        state = DeviceState(str(fields.value("state")))
     except ValueError as error:
-        raise StatusRefused("status_state_unknown", f"The state {document.get('state')!r:.60} is unknown.") from error
-    running_version = _text(document, "running_version")
+        raise StatusRefused("status_state_unknown", f"'state' is {fields.value('state')!r:.60}.") from error
+    running_version = _text(fields, "running_version")
     if running_version is None and state is DeviceState.INSTALLED:
-        running_version = _text(document, "version")
+        running_version = _text(fields, "version")
     return DeviceStatus(
         mac=mac,
         release_id=release_id,
         state=state,
-        progress=_progress(document.get("progress")),
-        reason=_text(document, "reason"),
+        progress=None if fields.value("progress") is None else fields.integer("progress", 0, 100),
+        reason=_text(fields, "reason"),
         running_version=running_version,
         received_at=received_at,
     )
 
 
-def _progress(value: Any) -> int | None:  # noqa: ANN401 - whatever JSON holds
-    if value is None:
+def _text(fields: Fields, name: str) -> str | None:
+    """A text; None where it is missing, null or empty, which devices write for what they do not know."""
+    if fields.value(name) in (None, ""):
         return None
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 100:
-        raise StatusRefused("status_malformed", "'progress' is no integer from 0 to 100.")
-    return value
+    text = fields.take(name, str)
+    if len(text) > _MAX_TEXT_CHARS or "\0" in text:
+        raise _malformed(f"{name!r} has {len(text)} characters", f"at most {_MAX_TEXT_CHARS}, none of which is NUL")
+    return text
 
 
-def _text(document: dict[str, Any], name: str) -> str | None:
-    value = document.get(name)
-    if value is None or value == "":
-        return None
-    if not isinstance(value, str) or len(value) > _MAX_TEXT_CHARS or "\0" in value:
-        raise StatusRefused("status_malformed", f"{name!r} is no text of at most {_MAX_TEXT_CHARS} characters.")
-    return value
+def _malformed(seen: str, expected: str) -> StatusRefused:
+    return StatusRefused("status_malformed", f"{seen}; expected {expected}.")

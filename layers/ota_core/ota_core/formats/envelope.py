@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
 from ota_core.errors import DropRejected, RejectionCode
 from ota_core.formats import strict_json
+from ota_core.formats.fields import Fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -165,7 +166,8 @@ def parse(raw: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
             expected="a DSSE envelope",
             remedy=f"{_RE_SIGN} and drop the .manifest.json that it writes.",
         ) from error
-    payload_type = _member(document, "payloadType", str)
+    fields = Fields(document, "it", _malformed)
+    payload_type = fields.take("payloadType", str)
     if payload_type != PAYLOAD_TYPE:
         raise DropRejected(
             RejectionCode.PAYLOAD_TYPE_UNKNOWN,
@@ -173,8 +175,8 @@ def parse(raw: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
             expected=repr(PAYLOAD_TYPE),
             remedy=f"{_RE_SIGN}.",
         )
-    payload = _base64(_member(document, "payload", str), "payload")
-    listed = _member(document, "signatures", list)
+    payload = _base64(fields.take("payload", str), "payload")
+    listed = fields.take("signatures", list)
     if not listed:
         raise DropRejected(
             RejectionCode.SIGNATURE_MISSING,
@@ -184,21 +186,12 @@ def parse(raw: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
         )
     if len(listed) > MAX_SIGNATURES:
         raise _malformed(f"it has {len(listed)} signatures", f"at most {MAX_SIGNATURES}")
-    return payload, [
-        # DSSE has an unset keyid as the empty one: a key that nobody knows.
-        (_member(item, "keyid", str, default=""), _base64(_member(item, "sig", str), "sig"))
-        for item in listed
-    ]
+    return payload, [_signature(Fields(item, "a signature", _malformed)) for item in listed]
 
 
-def _member(document: Any, name: str, kind: type, default: Any = None) -> Any:  # noqa: ANN401 - whatever JSON holds
-    if not isinstance(document, dict):
-        raise _malformed(f"there is {strict_json.kind_of(document)} where an object should be", "an object")
-    value = document.get(name, default)
-    if not isinstance(value, kind):
-        seen = strict_json.kind_of(value) if name in document else "missing"
-        raise _malformed(f"{name!r} is {seen}", strict_json.KINDS[kind])
-    return value
+def _signature(fields: Fields) -> tuple[str, bytes]:
+    # DSSE has an unset keyid as the empty one: a key that nobody knows.
+    return fields.take("keyid", str, default=""), _base64(fields.take("sig", str), "sig")
 
 
 def _base64(text: str, name: str) -> bytes:
@@ -212,7 +205,7 @@ def _base64(text: str, name: str) -> bytes:
 def _malformed(seen: str, expected: str) -> DropRejected:
     return DropRejected(
         RejectionCode.ENVELOPE_MALFORMED,
-        seen=f"the manifest file is no DSSE envelope: {seen}",
+        seen=f"the manifest file is not a DSSE envelope: {seen}",
         expected=expected,
         remedy=f"{_RE_SIGN}.",
     )

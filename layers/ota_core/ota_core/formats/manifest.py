@@ -7,11 +7,11 @@ import json
 import re
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from ota_core.errors import DropRejected, RejectionCode
 from ota_core.formats import strict_json
 from ota_core.formats.esp_image import CHIP_IDS
+from ota_core.formats.fields import Fields
 from ota_core.formats.rfc3339 import format_time, parse_time
 from ota_core.formats.rollout_plan import Rollout, parse_rollout, write_rollout
 from ota_core.formats.targets import (
@@ -91,7 +91,7 @@ def parse_manifest(payload: bytes) -> Manifest:
         document = strict_json.loads(payload)
     except ValueError as error:
         raise _malformed(f"the payload is not JSON ({error})", "a JSON object") from error
-    fields = _Fields(document, "the manifest")
+    fields = Fields(document, "the manifest", _malformed)
     schema = fields.take("schema", int)
     if schema != SCHEMA:
         raise DropRejected(
@@ -101,22 +101,22 @@ def parse_manifest(payload: bytes) -> Manifest:
             remedy="Upgrade the stack, or sign with the ota-sign of the stack's version.",
         )
     fields.allow_only(_REQUIRED, _OPTIONAL)
-    firmware = _Fields(fields.take("firmware", dict), "'firmware'")
-    firmware.allow_only(("size", "sha256", "signature"), ())
+    firmware = Fields(fields.take("firmware", dict), "'firmware'", _malformed)
+    firmware.allow_only(("size", "sha256", "signature"))
     manifest = Manifest(
         product=fields.matching("product", _PRODUCT, PRODUCT_RULE),
         version=_version(fields.take("version", str)),
-        sequence=fields.between("sequence", 1, MAX_SEQUENCE),
+        sequence=fields.integer("sequence", 1, MAX_SEQUENCE),
         expires=_time(fields.take("expires", str)),
         changelog=_changelog(fields.take("changelog", str)),
         chip=_chip(fields.take("chip", str)),
-        image_size=firmware.between("size", 1, 2**31 - 1),
+        image_size=firmware.integer("size", 1, 2**31 - 1),
         image_sha256=firmware.matching("sha256", _SHA256, "64 lower-case hex digits"),
         image_signature=_signature(firmware.take("signature", str)),
-        targets=_targets(fields.document["targets"]),
+        targets=_targets(fields.value("targets")),
         allow_downgrade=fields.take("allow_downgrade", bool, default=False),
         strict_app_version=fields.take("strict_app_version", bool, default=False),
-        rollout=parse_rollout(fields.document["rollout"]) if "rollout" in fields.document else None,
+        rollout=parse_rollout(fields.value("rollout")) if "rollout" in fields else None,
     )
     if manifest.strict_app_version and manifest.version == AUTO:
         # The signer relies on a comparison that could not be made.
@@ -160,49 +160,6 @@ def write_manifest(manifest: Manifest) -> bytes:
     if manifest.rollout:
         document["rollout"] = write_rollout(manifest.rollout)
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-class _Fields:
-    """Takes typed fields out of a JSON object, with a message that names the field."""
-
-    def __init__(self, document: Any, where: str) -> None:  # noqa: ANN401 - whatever JSON holds
-        if not isinstance(document, dict):
-            raise _malformed(f"{where} is {strict_json.kind_of(document)}", "a JSON object")
-        self.document = document
-        self._where = where
-
-    def allow_only(self, required: tuple[str, ...], optional: tuple[str, ...]) -> None:
-        missing = [name for name in required if name not in self.document]
-        if missing:
-            raise _malformed(f"{self._where} lacks {', '.join(map(repr, missing))}", "every required field")
-        unknown = [name for name in self.document if name not in required + optional]
-        if unknown:
-            raise _malformed(
-                f"{self._where} has unknown fields {', '.join(repr(name[:40]) for name in unknown[:5])}",
-                f"only {', '.join(required + optional)}",
-            )
-
-    def take(self, name: str, kind: type, default: Any = None) -> Any:  # noqa: ANN401 - whatever JSON holds
-        if name not in self.document and default is not None:
-            return default
-        value = self.document.get(name)
-        # bool is an int in Python, but not in JSON.
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            seen = strict_json.kind_of(value) if name in self.document else "missing"
-            raise _malformed(f"{name!r} is {seen}", strict_json.KINDS[kind])
-        return value
-
-    def between(self, name: str, least: int, most: int) -> int:
-        value: int = self.take(name, int)
-        if not least <= value <= most:
-            raise _malformed(f"{name!r} is {str(value)[:40]}", f"an integer from {least} to {most}")
-        return value
-
-    def matching(self, name: str, pattern: re.Pattern[str], expected: str) -> str:
-        value: str = self.take(name, str)
-        if pattern.fullmatch(value) is None:
-            raise _malformed(f"{name!r} is {value[:80]!r}", expected)
-        return value
 
 
 def _version(text: str) -> str:
@@ -251,14 +208,14 @@ def _targets(value: object) -> Targets:
     if isinstance(value, list):
         return ListedDevices(tuple(parse_mac_list(value)))
     if isinstance(value, dict):
-        fields = _Fields(value, "'targets'")
+        fields = Fields(value, "'targets'", _malformed)
         if "tags" in value:
-            fields.allow_only(("tags",), ())
+            fields.allow_only(("tags",))
             return parse_target_tags(value["tags"])
-        fields.allow_only(("file_sha256", "count"), ())
+        fields.allow_only(("file_sha256", "count"))
         return TargetsFile(
             fields.matching("file_sha256", _SHA256, "64 lower-case hex digits"),
-            fields.between("count", 1, MAX_TARGETS),
+            fields.integer("count", 1, MAX_TARGETS),
         )
     seen = repr(value[:40]) if isinstance(value, str) else strict_json.kind_of(value)
     raise _malformed(

@@ -10,6 +10,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from ota_core.errors import DropRejected, RejectionCode
+from ota_core.formats.fields import Fields
 from ota_core.formats.rfc3339 import format_time, parse_time
 
 MAX_WAVES = 20
@@ -18,7 +19,7 @@ MAX_DEVICES = 2**31 - 1
 
 _DURATION = re.compile(r"([0-9]{1,7})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_TIME_OF_DAY = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])")
+_TIME_OF_DAY = re.compile(r"(?:[01][0-9]|2[0-3]):[0-5][0-9]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,8 @@ class AbortCriteria:
         report_timeout: after it a device that has not ended is silent.
     """
 
-    failed_percent: float = 5
-    silent_percent: float = 50
+    failed_percent: float = 5.0
+    silent_percent: float = 50.0
     min_devices: int = 20
     report_timeout: timedelta = timedelta(hours=2)
 
@@ -86,12 +87,12 @@ def parse_rollout(document: Any) -> Rollout:  # noqa: ANN401 - whatever JSON hol
     Raises:
         DropRejected: ROLLOUT_INVALID.
     """
-    fields = _object(document, "rollout", {"waves", "abort", "start_at", "window"})
+    fields = _fields(document, "it", "waves", "abort", "start_at", "window")
     return Rollout(
-        waves=_waves(fields.get("waves")),
-        abort=_abort(fields.get("abort", {})),
-        start_at=_start(fields["start_at"]) if "start_at" in fields else None,
-        window=_window(fields["window"]) if "window" in fields else None,
+        waves=_waves(fields.value("waves")),
+        abort=_abort(fields.value("abort")) if "abort" in fields else AbortCriteria(),
+        start_at=_start(fields.value("start_at")) if "start_at" in fields else None,
+        window=_window(fields.value("window")) if "window" in fields else None,
     )
 
 
@@ -126,8 +127,8 @@ def _waves(listed: Any) -> tuple[Wave, ...]:  # noqa: ANN401 - whatever JSON hol
         raise _invalid("'waves' is missing, empty or too long", f"a list of 1 to {MAX_WAVES} waves")
     waves = []
     for item in listed:
-        fields = _object(item, "a wave", {"percent", "soak"})
-        waves.append(Wave(_percent(fields.get("percent"), "percent"), _duration(fields.get("soak", "0s"))))
+        fields = _fields(item, "a wave", "percent", "soak")
+        waves.append(Wave(fields.number("percent", 0, 100), _duration(fields, "soak", timedelta(0))))
     percents = [wave.percent for wave in waves]
     if percents[0] <= 0 or any(later <= earlier for earlier, later in itertools.pairwise(percents)):
         raise _invalid(f"the waves' percentages are {_shown(percents)}", "rising ones above 0")
@@ -137,55 +138,44 @@ def _waves(listed: Any) -> tuple[Wave, ...]:  # noqa: ANN401 - whatever JSON hol
 
 
 def _abort(document: Any) -> AbortCriteria:  # noqa: ANN401 - whatever JSON holds
-    fields = _object(document, "'abort'", {"failed_percent", "silent_percent", "min_devices", "report_timeout"})
+    fields = _fields(document, "'abort'", "failed_percent", "silent_percent", "min_devices", "report_timeout")
     default = AbortCriteria()
-    min_devices = fields.get("min_devices", default.min_devices)
-    if not isinstance(min_devices, int) or isinstance(min_devices, bool) or not 1 <= min_devices <= MAX_DEVICES:
-        raise _invalid(f"'min_devices' is {min_devices!r}"[:80], f"an integer from 1 to {MAX_DEVICES}")
     return AbortCriteria(
-        failed_percent=_percent(fields.get("failed_percent", default.failed_percent), "failed_percent"),
-        silent_percent=_percent(fields.get("silent_percent", default.silent_percent), "silent_percent"),
-        min_devices=min_devices,
-        report_timeout=_duration(fields["report_timeout"]) if "report_timeout" in fields else default.report_timeout,
+        failed_percent=fields.number("failed_percent", 0, 100, default.failed_percent),
+        silent_percent=fields.number("silent_percent", 0, 100, default.silent_percent),
+        min_devices=fields.integer("min_devices", 1, MAX_DEVICES, default.min_devices),
+        report_timeout=_duration(fields, "report_timeout", default.report_timeout),
     )
 
 
 def _window(document: Any) -> Window:  # noqa: ANN401 - whatever JSON holds
-    fields = _object(document, "'window'", {"from", "to", "timezone"})
-    opens, closes = _time_of_day(fields.get("from")), _time_of_day(fields.get("to"))
+    fields = _fields(document, "'window'", "from", "to", "timezone")
+    opens, closes = _time_of_day(fields, "from"), _time_of_day(fields, "to")
     if opens == closes:
         raise _invalid("the window opens and closes at the same time", "two different times")
-    return Window(opens, closes, _timezone(fields.get("timezone")))
+    return Window(opens, closes, _timezone(fields.value("timezone")))
 
 
-def _object(document: Any, what: str, allowed: set[str]) -> dict[str, Any]:  # noqa: ANN401 - whatever JSON holds
-    if not isinstance(document, dict):
-        raise _invalid(f"{what} is no object", "a JSON object")
-    unknown = sorted(set(document) - allowed)
-    if unknown:
-        raise _invalid(f"{what} has unknown fields {_shown(unknown)}", f"only {', '.join(sorted(allowed))}")
-    return document
+def _fields(document: Any, where: str, *allowed: str) -> Fields:  # noqa: ANN401 - whatever JSON holds
+    fields = Fields(document, where, _invalid)
+    fields.allow_only((), allowed)
+    return fields
 
 
-def _percent(value: Any, name: str) -> float:  # noqa: ANN401 - whatever JSON holds
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 100:
-        raise _invalid(f"{name!r} is {value!r}"[:80], "a number from 0 to 100")
-    return float(value)
-
-
-def _duration(value: Any) -> timedelta:  # noqa: ANN401 - whatever JSON holds
+def _duration(fields: Fields, name: str, default: timedelta) -> timedelta:
+    if name not in fields:
+        return default
+    value = fields.value(name)
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     duration = timedelta(**{_UNITS[match[2]]: int(match[1])}) if match else None
     if duration is None or duration > MAX_DURATION:
-        raise _invalid(f"a duration is {value!r}"[:80], "such as 90s, 30m, 24h or 7d, at most 90d")
+        raise _invalid(f"{name!r} is {value!r}"[:80], "a duration such as 90s, 30m, 24h or 7d, at most 90d")
     return duration
 
 
-def _time_of_day(value: Any) -> time:  # noqa: ANN401 - whatever JSON holds
-    match = _TIME_OF_DAY.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        raise _invalid(f"the window has {value!r}"[:80], "times such as 01:00")
-    return time(int(match[1]), int(match[2]))
+def _time_of_day(fields: Fields, name: str) -> time:
+    text = fields.matching(name, _TIME_OF_DAY, "a time of day such as 01:00")
+    return time.fromisoformat(text)
 
 
 def _timezone(value: Any) -> str:  # noqa: ANN401 - whatever JSON holds
