@@ -92,6 +92,26 @@ class NothingToDo:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Sound:
+    """What the checks of a good drop gave. `macs` are the listed devices, None where none are listed."""
+
+    opened: OpenedEnvelope
+    manifest: Manifest
+    envelope: bytes
+    image: bytes
+    macs: list[str] | None
+    warnings: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """The object versions that were looked at, and what they are."""
+
+    members: list[ObjectVersion]
+    verdict: _Sound | DropRejected
+
+
 class Validation:
     """Validates drops of one bucket against one set of trusted keys."""
 
@@ -103,7 +123,7 @@ class Validation:
     def validate(
         self, key: str, *, execution: str, now: datetime, pending: list[ObjectVersion] | None = None
     ) -> Accepted | Rejected | Waiting | NothingToDo:
-        """Check the drop that an object belongs to.
+        """Judge the drop that an object belongs to, claim it for the execution, and answer.
 
         Args:
             key: of the object whose arrival started the execution. Which version it was does not matter: the drop is
@@ -113,19 +133,28 @@ class Validation:
             pending: after a grace period, the members that were found wanting before it.
         """
         try:
-            return self._validate(key, execution, now, pending)
+            judged = self._judge(key, now)
         except ObjectGone as gone:
             return NothingToDo(f"{gone} was moved meanwhile")
-        except _NotOurs as why:
-            return NothingToDo(str(why))
+        if not isinstance(judged, _Judged):
+            return judged
+        members, verdict = judged.members, judged.verdict
+        if pending is not None and set(members) != set(pending):
+            return NothingToDo("a newer member arrived, and its own execution acts")
+        # Before a verdict of either kind: only the execution that has the drop may pronounce it.
+        if not self._store.claim(members, execution):
+            return NothingToDo("another execution has this drop")
+        if isinstance(verdict, DropRejected):
+            is_first_look = pending is None
+            return Rejected(members, verdict, pending=is_first_look and verdict.rejection_code in _MAY_RESOLVE_ITSELF)
+        return self._accept(members, verdict)
 
-    def _validate(
-        self, key: str, execution: str, now: datetime, pending: list[ObjectVersion] | None
-    ) -> Accepted | Rejected | Waiting | NothingToDo:
+    def _judge(self, key: str, now: datetime) -> _Judged | Waiting | NothingToDo:
+        """Look at the drop, and change nothing. A drop at fault is a verdict and not an error."""
         try:
             drop = inbox.locate(key)
         except DropRejected as reason:
-            return self._reject_stranger(key, reason, execution)
+            return self._judge_stranger(key, reason)
         # What does not need the other's answer is asked at once: a drop waits for S3, not for us.
         with ThreadPoolExecutor() as pool:
             finding = pool.submit(self._store.find, drop.key(Member.IMAGE))
@@ -137,34 +166,24 @@ class Validation:
         manifest_file, envelope = fetched
         members = [image, manifest_file]
         try:
-            try:
-                if envelope is None:
-                    raise envelope_too_large(manifest_file.size)
-                opened = open_envelope(envelope, self._trusted_keys.find, self._store.remembers_key)
-                manifest = parse_manifest(opened.payload)
-                targets_file = self._find_targets(drop) if isinstance(manifest.targets, TargetsFile) else None
-                members += [targets_file] if targets_file else []
-            finally:
-                # Before a verdict of either kind: only the execution that has the drop may pronounce it.
-                self._take(members, execution, pending)
-            return self._accept(members, envelope, opened, manifest, now)
+            if envelope is None:
+                raise envelope_too_large(manifest_file.size)
+            opened = open_envelope(envelope, self._trusted_keys.find, self._store.remembers_key)
+            manifest = parse_manifest(opened.payload)
+            targets_file = self._find_targets(drop) if isinstance(manifest.targets, TargetsFile) else None
+            members += [targets_file] if targets_file else []
+            verdict: _Sound | DropRejected = self._check(image, targets_file, compact(envelope), opened, manifest, now)
         except DropRejected as reason:
-            return Rejected(members, reason, pending=pending is None and reason.rejection_code in _MAY_RESOLVE_ITSELF)
+            verdict = reason
+        return _Judged(members, verdict)
 
-    def _reject_stranger(self, key: str, reason: DropRejected, execution: str) -> Rejected | NothingToDo:
+    def _judge_stranger(self, key: str, reason: DropRejected) -> _Judged | NothingToDo:
         stranger = self._store.find(key)
         if stranger is None:
             return NothingToDo(f"{key} was moved meanwhile")
         if key.endswith("/") and stranger.size == 0:
             return NothingToDo("a folder marker, as the AWS console makes them")
-        self._take([stranger], execution, None)
-        return Rejected([stranger], reason)
-
-    def _take(self, members: list[ObjectVersion], execution: str, pending: list[ObjectVersion] | None) -> None:
-        if pending is not None and set(members) != set(pending):
-            raise _NotOurs("a newer member arrived, and its own execution acts")
-        if not self._store.claim(members, execution):
-            raise _NotOurs("another execution has this drop")
+        return _Judged([stranger], reason)
 
     def _find_targets(self, drop: Drop) -> ObjectVersion:
         key = drop.key(Member.TARGETS)
@@ -178,24 +197,37 @@ class Validation:
             )
         return targets_file
 
-    def _accept(
+    def _check(
         self,
-        members: list[ObjectVersion],
+        image: ObjectVersion,
+        targets_file: ObjectVersion | None,
         envelope: bytes,
         opened: OpenedEnvelope,
         manifest: Manifest,
         now: datetime,
-    ) -> Accepted:
-        image, _, *targets_file = members
+    ) -> _Sound:
         admission.check_not_expired(manifest, now)
-        envelope = compact(envelope)  # What nobody signed may be large.
         check_fits_device(manifest, envelope)
         check_fits_slot(manifest.image_size, self._slot_bytes)
         admission.check_image_size(manifest, image.size)
         image_bytes = self._store.read(image)
         warnings = admission.check_image(manifest, image_bytes, opened.public_key)
-        macs = self._listed_devices(manifest.targets, *targets_file)
+        macs = self._listed_devices(manifest.targets, targets_file)
+        return _Sound(opened, manifest, envelope, image_bytes, macs, warnings)
 
+    def _listed_devices(self, targets: Targets, file: ObjectVersion | None) -> list[str] | None:
+        match targets:
+            case ListedDevices(macs):
+                return list(macs)
+            case TargetsFile() if file is not None:
+                check_targets_file_size(file.size)
+                return check_targets_file(targets, self._store.read(file))
+            case _:
+                return None
+
+    def _accept(self, members: list[ObjectVersion], drop: _Sound) -> Accepted:
+        """Store what the release needs beyond the inbox."""
+        manifest, opened, macs = drop.manifest, drop.opened, drop.macs
         release_id = release_id_of(opened.payload)
         # An `auto` version is not known yet.
         release = manifest.sequence if manifest.version == AUTO else manifest.version
@@ -203,7 +235,7 @@ class Validation:
         pem = opened.public_key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         stored_targets = None
         with ThreadPoolExecutor() as pool:
-            storing = pool.submit(self._store.write, image_key, image_bytes)
+            storing = pool.submit(self._store.write, image_key, drop.image)
             remembering = pool.submit(self._store.remember_key, opened.keyid, pem)
             if macs is not None:
                 lines = "".join(f"{mac}\n" for mac in macs).encode()
@@ -214,24 +246,10 @@ class Validation:
             members=members,
             release_id=release_id,
             manifest_sha256=hashlib.sha256(opened.payload).hexdigest(),
-            envelope=envelope,
+            envelope=drop.envelope,
             keyid=opened.keyid,
             image=stored_image,
             targets=stored_targets,
             target_count=None if isinstance(manifest.targets, AllDevices) else len(macs or ()),
-            warnings=warnings,
+            warnings=drop.warnings,
         )
-
-    def _listed_devices(self, targets: Targets, file: ObjectVersion | None = None) -> list[str] | None:
-        match targets:
-            case ListedDevices(macs):
-                return list(macs)
-            case TargetsFile() if file is not None:
-                check_targets_file_size(file.size)
-                return check_targets_file(targets, self._store.read(file))
-            case _:
-                return None
-
-
-class _NotOurs(Exception):  # noqa: N818 - a state of the world, which the caller expects
-    """Another execution acts on this drop."""
