@@ -1,5 +1,6 @@
 """The console's files, as ServeConsole serves them."""
 
+import graphlib
 import json
 import re
 
@@ -48,6 +49,14 @@ def test_page_asks_for_files_that_are_there_and_for_nothing_elsewhere():
             wanted += [link for link in re.findall(r'(?:src|href)="([^"]+)"', text) if not link.startswith("#")]
         assert set(wanted) <= names
         assert set(re.findall(r"https?://[\w.-]+", text)) <= {"http://www.w3.org"}  # the namespace of SVG
+
+
+def test_no_module_imports_itself_through_others():
+    modules = {path.name: path.read_text() for path in FOLDER.glob("*.js")}
+    imports = {name: re.findall(r'from "\./([^"]+)"', text) for name, text in modules.items()}
+    # No other form of import goes unseen.
+    assert [len(found) for found in imports.values()] == [text.count('"./') for text in modules.values()]
+    graphlib.TopologicalSorter(imports).prepare()  # its CycleError names the circle
 
 
 def test_nothing_in_the_page_reads_a_text_as_html_or_as_a_program():

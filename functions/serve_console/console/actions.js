@@ -2,7 +2,7 @@
 
 import { el } from "./dom.js";
 import { devices, number, percent } from "./format.js";
-import { ended, told } from "./release.js";
+import { ended, told } from "./progress.js";
 
 const LABELS = { pause: "Pause", resume: "Resume", promote: "Promote", abort: "Abort" };
 

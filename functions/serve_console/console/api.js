@@ -1,5 +1,6 @@
 // Requests to the operators' API.
 
+import { address } from "./format.js";
 import { SessionLost, accessToken } from "./session.js";
 
 /** The API refused, or did not answer; `message` is for people. */
@@ -13,9 +14,7 @@ export class ApiError extends Error {
 
 /** Read a document; `query` parameters without a value are left out. */
 export function get(path, query = {}, signal = undefined) {
-  const given = Object.entries(query).filter(([, value]) => value);
-  const search = given.length ? `?${new URLSearchParams(given)}` : "";
-  return send(`api${path}${search}`, { signal });
+  return send(address(`api${path}`, query), { signal });
 }
 
 /** Do something to a release. */

@@ -2,17 +2,18 @@
 
 import { get } from "./api.js";
 import { el, updater } from "./dom.js";
-import { deviceBadge, time } from "./format.js";
+import { deviceBadge, fact, time } from "./format.js";
+import { pageLinks } from "./paging.js";
 
 export function deviceView([mac], query) {
-  const after = query.get("after") ?? "";
+  const page = { after: query.get("after") ?? "" };
   const body = el("div", {}, el("p", { class: "faint" }, "Loading…"));
-  const draw = updater(body, (device) => [facts(device), el("h2", {}, "History"), history(device), pages(device, mac, after)]);
+  const draw = updater(body, (device) => [facts(device), el("h2", {}, "History"), history(device), pageLinks(`#/devices/${mac}`, page, device.next)]);
   return {
     title: mac,
     element: el("section", {}, el("div", { class: "head" }, el("h1", { class: "mono" }, mac)), body),
     async load(signal) {
-      const device = await get(`/devices/${encodeURIComponent(mac)}`, { after }, signal);
+      const device = await get(`/devices/${encodeURIComponent(mac)}`, page, signal);
       draw(device);
       return true;
     },
@@ -25,8 +26,6 @@ const facts = (device) => el("dl", { class: "facts" },
   fact("Last check-in", time(device.last_seen_at)),
   fact("Tags", device.tags.length ? device.tags.map((tag) => el("span", { class: "tag" }, tag)) : "none"));
 
-export const fact = (name, ...value) => el("div", {}, el("dt", {}, name), el("dd", {}, value));
-
 function history(device) {
   if (!device.history.length) return el("p", { class: "empty" }, "It said nothing of any release yet.");
   return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "History" }, el("table", {},
@@ -38,7 +37,3 @@ function history(device) {
       el("td", { class: "reason" }, entry.reason ?? "–"),
       el("td", {}, entry.running_version ?? "–"))))));
 }
-
-const pages = (device, mac, after) => (device.next || after ? el("nav", { class: "pages", "aria-label": "Pages" },
-  after ? el("a", { class: "button", href: `#/devices/${mac}` }, "Latest") : null,
-  device.next ? el("a", { class: "button", href: `#/devices/${mac}?${new URLSearchParams({ after: device.next })}` }, "Earlier") : null) : null);

@@ -51,6 +51,15 @@ export function bytes(count) {
   return count < 1024 * 1024 ? `${number(Math.round(count / 1024))} KiB` : `${number(+(count / 1024 / 1024).toFixed(2))} MiB`;
 }
 
+/** A path with a query; parameters without a value are left out. */
+export function address(path, query) {
+  const given = Object.entries(query).filter(([, value]) => value);
+  return given.length ? `${path}?${new URLSearchParams(given)}` : path;
+}
+
+/** A fact in a list of facts. */
+export const fact = (name, ...value) => el("div", {}, el("dt", {}, name), el("dd", {}, value));
+
 /** The name of whoever acted: `cognito:<user name>:<sub>`, or an ARN. */
 export function actor(caller) {
   const name = caller.startsWith("cognito:") ? caller.split(":").slice(1, -1).join(":") : caller.split(/[:/]/).pop();

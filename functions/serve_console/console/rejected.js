@@ -1,16 +1,17 @@
 // What the pipeline rejected, and why.
 
 import { get } from "./api.js";
-import { badge, time } from "./format.js";
 import { el, updater } from "./dom.js";
+import { badge, time } from "./format.js";
+import { pageLinks } from "./paging.js";
 
 export function rejectedView(_, query) {
-  const after = query.get("after") ?? "";
+  const page = { after: query.get("after") ?? "" };
   const list = el("div", {}, el("p", { class: "faint" }, "Loading…"));
   const draw = updater(list, (found) => [
     found.is_complete ? null : el("p", { class: "callout" }, "There are so many rejected drops that some are not listed here; the bucket has them all, under rejected/."),
     found.drops.length ? el("ul", { class: "cards" }, found.drops.map(card)) : el("p", { class: "empty" }, "Nothing was rejected within 90 days."),
-    pages(found, after),
+    pageLinks("#/rejected", page, found.next),
   ]);
   return {
     title: "Rejected drops",
@@ -19,7 +20,7 @@ export function rejectedView(_, query) {
       el("p", { class: "lead" }, "They changed nothing, and are kept in the bucket under rejected/ for 90 days."),
       list),
     async load(signal) {
-      draw(await get("/rejected-drops", { after }, signal));
+      draw(await get("/rejected-drops", page, signal));
       return false;
     },
   };
@@ -31,7 +32,3 @@ const card = (drop) => el("li", { class: "card" },
   drop.versions ? el("details", { id: `drop-${drop.stem}-${drop.at}` },
     el("summary", {}, `Files, and the stage that rejected them: ${drop.stage}`),
     el("ul", { class: "plain" }, drop.versions.map((version) => el("li", {}, el("code", {}, version.key), " ", el("span", { class: "faint" }, `version ${version.version_id}`))))) : null);
-
-const pages = (found, after) => (found.next || after ? el("nav", { class: "pages", "aria-label": "Pages" },
-  after ? el("a", { class: "button", href: "#/rejected" }, "Latest") : null,
-  found.next ? el("a", { class: "button", href: `#/rejected?${new URLSearchParams({ after: found.next })}` }, "Earlier") : null) : null);

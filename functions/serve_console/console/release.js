@@ -2,13 +2,13 @@
 
 import { act, get } from "./api.js";
 import { askFirst } from "./actions.js";
-import { plot } from "./plot.js";
 import { el, update, updater } from "./dom.js";
-import { fact } from "./device.js";
 import {
-  DEVICE_STATES, ENDED, actor, bytes, deviceBadge, devices, duration, number, percent, releaseBadge, time,
+  DEVICE_STATES, actor, address, bytes, deviceBadge, devices, duration, fact, number, percent, releaseBadge, time,
 } from "./format.js";
-import { isUnderWay } from "./releases.js";
+import { pages } from "./paging.js";
+import { plot } from "./plot.js";
+import { ended, isAtWork, isUnderWay, told } from "./progress.js";
 
 const PAGE = 50;
 // Counting the past of a whole fleet takes longer than looking at its present.
@@ -64,12 +64,9 @@ export function releaseView([id], query, frame) {
   return view;
 }
 
-/** Whether devices that began have not ended. */
-const isAtWork = (release) => Object.entries(release.devices).some(([name, count]) => count > 0 && !ENDED.includes(name));
-
 function head(release, who, doIt) {
   return [
-    el("nav", { class: "crumbs", "aria-label": "Where this is" }, el("a", { href: "#/releases" }, "Releases"), " / ", el("a", { href: `#/releases?${new URLSearchParams({ product: release.product })}` }, release.product)),
+    el("nav", { class: "crumbs", "aria-label": "Where this is" }, el("a", { href: "#/releases" }, "Releases"), " / ", el("a", { href: address("#/releases", { product: release.product }) }, release.product)),
     el("div", { class: "head" },
       el("h1", {}, `${release.product} `, el("span", { class: "version" }, release.version)),
       releaseBadge(release),
@@ -101,11 +98,6 @@ function state(release) {
   if (release.is_paused && release.state !== "published") return el("p", { class: "callout" }, "Paused: no further wave starts until somebody resumes it.");
   return release.warnings.map((warning) => el("p", { class: "callout" }, warning));
 }
-
-/** How many devices were told, as far as that is known. */
-export const told = (release) => release.expected ?? (release.waves_published > 0 ? release.population : 0);
-/** How many devices ended, in whatever state. */
-export const ended = (release) => ENDED.reduce((sum, key) => sum + (release.devices[key] ?? 0), 0);
 
 function tiles(release) {
   const reported = Object.values(release.devices).reduce((sum, count) => sum + count, 0);
@@ -204,7 +196,7 @@ function deviceList(id, chosen, frame) {
           el("td", {}, deviceBadge(device.state), device.state === "downloading" && device.progress !== null ? ` ${percent(device.progress)}` : null),
           el("td", {}, device.running_version ?? "–"),
           el("td", {}, time(device.updated_at))))))),
-      el("nav", { class: "pages", "aria-label": "Pages of devices" },
+      pages("Pages of devices",
         el("button", { type: "button", id: "devices-back", disabled: cursors.length === 1, onclick: () => { cursors.pop(); frame.read(); } }, "Previous"),
         el("span", { class: "faint" }, `${number(from + 1)}–${number(from + found.devices.length)} of ${number(Math.max(total, from + found.devices.length))}`),
         el("button", { type: "button", id: "devices-on", disabled: !found.next, onclick: () => { cursors.push(found.next); frame.read(); } }, "Next")),

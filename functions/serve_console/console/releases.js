@@ -2,12 +2,14 @@
 
 import { get } from "./api.js";
 import { el, updater } from "./dom.js";
-import { RELEASE_STATES, devices, percent, releaseBadge, time } from "./format.js";
+import { RELEASE_STATES, address, devices, percent, releaseBadge, time } from "./format.js";
+import { pageLinks } from "./paging.js";
+import { isUnderWay } from "./progress.js";
 
 export function releasesView(_, query) {
   const filter = { product: query.get("product") ?? "", state: query.get("state") ?? "", after: query.get("after") ?? "" };
   const list = el("div", {}, el("p", { class: "faint" }, "Loading…"));
-  const draw = updater(list, (found) => (found.releases.length ? [rows(found.releases), pages(found, filter)] : empty(filter)));
+  const draw = updater(list, (found) => (found.releases.length ? [rows(found.releases), pageLinks("#/releases", filter, found.next)] : empty(filter)));
   const element = el("section", {}, el("div", { class: "head" }, el("h1", {}, "Releases"), filters(filter)), list);
   return {
     title: "Releases",
@@ -20,18 +22,9 @@ export function releasesView(_, query) {
   };
 }
 
-/** Whether a release is still to change by itself. */
-export const isUnderWay = (release) =>
-  release.state === "registered" || release.state === "rolling_out" || (release.is_aborted && release.state !== "withdrawn");
-
-const link = (filter) => {
-  const given = Object.entries(filter).filter(([, value]) => value);
-  return `#/releases${given.length ? `?${new URLSearchParams(given)}` : ""}`;
-};
-
 function filters(filter) {
   const apply = () => {
-    location.hash = link({ product: product.value.trim(), state: state.value });
+    location.hash = address("#/releases", { product: product.value.trim(), state: state.value });
   };
   const product = el("input", { id: "filter-product", type: "search", value: filter.product, autocomplete: "off", spellcheck: "false", maxlength: 63, onchange: apply });
   const state = el("select", { id: "filter-state", onchange: apply },
@@ -56,13 +49,6 @@ function reach(release) {
   const bar = el("span", { class: "meter" }, el("span"));
   bar.firstChild.style.width = `${release.cohort_percent}%`;
   return [bar, `${percent(release.cohort_percent)} of ${target}`];
-}
-
-function pages(found, filter) {
-  if (!found.next && !filter.after) return null;
-  return el("nav", { class: "pages", "aria-label": "Pages" },
-    filter.after ? el("a", { class: "button", href: link({ ...filter, after: "" }) }, "Newest") : null,
-    found.next ? el("a", { class: "button", href: link({ ...filter, after: found.next }) }, "Older") : null);
 }
 
 function empty(filter) {
