@@ -30,11 +30,19 @@ setup: .venv/$(INSTALLED) .venv-emulator/$(INSTALLED) .venv-checkov/$(INSTALLED)
 	@.venv/bin/uv pip sync --quiet --python .venv-$*/bin/python --require-hashes requirements/$*.txt
 	@touch $@
 
+# The compiler that checks the console's JavaScript. Node.js, which it needs, comes from PyPI.
+TYPESCRIPT := .venv-typescript/node_modules/typescript/bin/tsc
+$(TYPESCRIPT): requirements/typescript/package-lock.json .venv-typescript/$(INSTALLED)
+	@echo "setup: TypeScript"
+	@cp requirements/typescript/package.json requirements/typescript/package-lock.json requirements/typescript/.npmrc .venv-typescript
+	@cd .venv-typescript && bin/npm ci --loglevel=error >/dev/null
+	@touch $@
+
 check-python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null || { echo "make: Python 3.11 to 3.14 is needed, but '$(PYTHON)' is $$($(PYTHON) --version 2>&1); name another with PYTHON=python3.x" >&2; exit 1; }
 
 LOCK := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
-lock: .venv/$(INSTALLED) ## resolve the lock files anew (add UPGRADE=--upgrade for the newest versions)
+lock: .venv/$(INSTALLED) .venv-typescript/$(INSTALLED) ## resolve the lock files anew (add UPGRADE=--upgrade for the newest versions)
 	$(LOCK) $(UPGRADE) requirements/dev.in -o requirements/dev.txt
 	$(LOCK) $(UPGRADE) requirements/uv.in -c requirements/dev.txt -o requirements/uv.txt
 	$(LOCK) $(UPGRADE) requirements/emulator.in -o requirements/emulator.txt
@@ -42,6 +50,8 @@ lock: .venv/$(INSTALLED) ## resolve the lock files anew (add UPGRADE=--upgrade f
 	$(LOCK) $(UPGRADE) requirements/bench.in -c requirements/dev.txt -o requirements/bench.txt
 	$(LOCK) $(UPGRADE) requirements/goosebit.in -o requirements/goosebit.txt
 	$(LOCK) $(UPGRADE) requirements/sbom.in -o requirements/sbom.txt
+	$(LOCK) $(UPGRADE) requirements/typescript.in -o requirements/typescript.txt
+	cd requirements/typescript && ../../.venv-typescript/bin/npm $(if $(UPGRADE),update,install) --package-lock-only --loglevel=error
 	$(LOCK) $(UPGRADE) requirements/shipped.in -c requirements/dev.txt -o requirements/shipped.txt
 	$(LOCK) $(UPGRADE) layers/ota_core/requirements.in -c requirements/dev.txt -o layers/ota_core/requirements.txt
 
@@ -56,12 +66,14 @@ demo: setup ## show the way of a release, from ota-sign to subscribed devices
 	@python tools/demo.py
 
 # --- checks ---------------------------------------------------------------------------------------------------
-lint: setup ## check style, types and templates
+lint: setup $(TYPESCRIPT) ## check style, types and templates
 	ruff check .
 	ruff format --check .
 	bandit --quiet --configfile pyproject.toml --recursive functions layers tools 2>/dev/null # its warnings are of its own exceptions
 	mypy
 	@mkdir -p build; lint-imports --no-logo --no-cache >build/imports.log || { cat build/imports.log; exit 1; }
+	python tools/api_types.py api/operator.yaml >build/operator_api.d.ts
+	.venv-typescript/bin/node $(TYPESCRIPT) --project jsconfig.json
 	sam validate --lint
 	cfn-lint database.yaml
 	.venv-checkov/bin/checkov --file template.yaml database.yaml --skip-download --compact --quiet

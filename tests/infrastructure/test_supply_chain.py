@@ -52,6 +52,16 @@ def test_every_requirement_is_pinned_by_hash_and_names_no_index(committed):
         assert unhashed == [], path
 
 
+def test_every_npm_package_is_pinned_by_hash_and_names_no_address(project):
+    packages = json.loads((project / "requirements" / "typescript" / "package-lock.json").read_text())["packages"]
+    installed = {path: package for path, package in packages.items() if path}
+    assert "node_modules/typescript" in installed
+    for path, package in installed.items():
+        assert package["version"], path
+        assert package["integrity"].startswith("sha512-"), path
+        assert "resolved" not in package, path
+
+
 def test_every_requirement_of_the_layer_is_the_tested_one(project):
     layer = requirements((project / "layers" / "ota_core" / "requirements.txt").read_text())
     tested = requirements((project / "requirements" / "dev.txt").read_text())

@@ -4,9 +4,17 @@ import { el } from "./dom.js";
 import { devices, number, percent } from "./format.js";
 import { ended, told } from "./progress.js";
 
+/** @typedef {Api.Action["action"]} ActionName */
+
+/** @type {Record<ActionName, string>} */
 const LABELS = { pause: "Pause", resume: "Resume", promote: "Promote", abort: "Abort" };
 
-/** Ask in a dialog. Gives whether the answer is yes. */
+/**
+ * Ask in a dialog. Gives whether the answer is yes.
+ * @param {ActionName} action
+ * @param {Api.ReleaseDetails} release
+ * @returns {Promise<boolean>}
+ */
 export function askFirst(action, release) {
   const what = `${release.product} ${release.version}`;
   const cancel = el("button", { type: "button", id: "cancel", onclick: () => dialog.close("no") }, "Cancel");
@@ -28,7 +36,12 @@ export function askFirst(action, release) {
   });
 }
 
-/** What an action does, in sentences with numbers of devices. */
+/**
+ * What an action does, in sentences with numbers of devices.
+ * @param {ActionName} action
+ * @param {Api.ReleaseDetails} release
+ * @returns {string[]}
+ */
 export function consequences(action, release) {
   const reached = told(release);
   const waiting = Math.max(0, release.population - reached);
@@ -52,17 +65,20 @@ export function consequences(action, release) {
         `The ${devices(release.devices.installed ?? 0)} that installed it keep running it.`,
         "This cannot be undone.",
       ];
-    default:
-      throw new Error(`unknown action ${action}`);
   }
 }
 
+/**
+ * @param {Api.ReleaseDetails} release
+ * @param {number} reached
+ */
 function promotion(release, reached) {
   const wave = release.waves[release.waves_published];
+  if (wave === undefined) throw new Error(`There is no wave after ${release.waves_published}.`);
   const more = Math.max(0, Math.round((release.population * wave.percent) / 100) - reached);
   const who = release.population ? `about ${devices(more)} more` : "its devices, of which none is known yet";
   return [
     `Wave ${wave.number} goes out now instead of later, to ${who}: ${percent(wave.percent)} of ${release.population ? devices(release.population) : "the fleet"} in all.`,
-    `Wave ${release.waves_published} is not watched any longer. ${release.rollout.window ? "The release’s window still holds." : "The thresholds still hold for later waves."}`,
+    `Wave ${release.waves_published} is not watched any longer. ${release.rollout?.window ? "The release’s window still holds." : "The thresholds still hold for later waves."}`,
   ];
 }

@@ -1,31 +1,37 @@
 // One device: what it runs, and what it said of each release.
 
-import { get } from "./api.js";
+import { describeDevice } from "./api.js";
 import { el, updater } from "./dom.js";
 import { deviceBadge, fact, time } from "./format.js";
 import { pageLinks } from "./paging.js";
 
-export function deviceView([mac], query) {
+/**
+ * @param {string} mac
+ * @param {URLSearchParams} query
+ */
+export function deviceView(mac, query) {
   const page = { after: query.get("after") ?? "" };
   const body = el("div", {}, el("p", { class: "faint" }, "Loading…"));
-  const draw = updater(body, (device) => [facts(device), el("h2", {}, "History"), history(device), pageLinks(`#/devices/${mac}`, page, device.next)]);
+  const draw = updater(body, (/** @type {Api.Device} */ device) => [facts(device), el("h2", {}, "History"), history(device), pageLinks(`#/devices/${mac}`, page, device.next)]);
   return {
     title: mac,
     element: el("section", {}, el("div", { class: "head" }, el("h1", { class: "mono" }, mac)), body),
+    /** @param {AbortSignal} signal */
     async load(signal) {
-      const device = await get(`/devices/${encodeURIComponent(mac)}`, page, signal);
-      draw(device);
+      draw(await describeDevice(mac, page, signal));
       return true;
     },
   };
 }
 
+/** @param {Api.Device} device */
 const facts = (device) => el("dl", { class: "facts" },
   fact("Product", device.product ?? "–"),
   fact("Runs", device.running_version ?? "–"),
   fact("Last check-in", time(device.last_seen_at)),
   fact("Tags", device.tags.length ? device.tags.map((tag) => el("span", { class: "tag" }, tag)) : "none"));
 
+/** @param {Api.Device} device */
 function history(device) {
   if (!device.history.length) return el("p", { class: "empty" }, "It said nothing of any release yet.");
   return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "History" }, el("table", {},

@@ -10,6 +10,14 @@ import { SessionLost, signIn, signOut, start, user } from "./session.js";
 
 const SOON_SECONDS = 5;
 const LATER_SECONDS = 60;
+/**
+ * What is shown in the frame; `load` reads it anew, and gives whether something is under way.
+ * @typedef {{ title: string, element: Node, load(signal: AbortSignal): Promise<boolean> }} View
+ */
+/** @import { Child } from "./dom.js" */
+/** @import { Frame } from "./release.js" */
+
+/** @type {[RegExp, (subject: string, query: URLSearchParams, frame: Frame) => View][]} */
 const VIEWS = [
   [/^#\/releases\/([0-9a-f]{32})$/, releaseView],
   [/^#\/releases$/, releasesView],
@@ -17,14 +25,22 @@ const VIEWS = [
   [/^#\/rejected$/, rejectedView],
 ];
 const CLOCK = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
-const by = (id) => document.getElementById(id);
 
-let view; // {title, element, load(signal) → whether something is under way}
-let reading; // the AbortController of the present reading
+/** @type {View} */
+let view;
+/** @type {AbortController | undefined} */
+let reading;
+/** @type {number | undefined} */
 let timer;
 let failures = 0;
 let isAboutReading = false; // what the notice says is over when a reading succeeds
 let isFirst = true; // nothing was shown yet, so the browser's own focus is right
+
+/**
+ * An element of the page, which is there.
+ * @param {string} id
+ */
+const by = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
 
 async function begin() {
   listen();
@@ -43,7 +59,7 @@ function listen() {
   by("skip").addEventListener("click", (event) => { event.preventDefault(); by("main").focus(); });
   by("sign-out").addEventListener("click", signOut);
   by("find-go").addEventListener("click", find);
-  by("find-mac").addEventListener("keydown", (event) => event.key === "Enter" && find());
+  macInput().addEventListener("keydown", (event) => event.key === "Enter" && find());
   by("live").addEventListener("click", () => {
     by("live").setAttribute("aria-pressed", String(!isLive()));
     if (isLive()) read();
@@ -51,13 +67,15 @@ function listen() {
   });
 }
 
+const macInput = () => /** @type {HTMLInputElement} */ (by("find-mac"));
+
 function find() {
-  const mac = by("find-mac").value.trim();
+  const mac = macInput().value.trim();
   if (/^[0-9A-Fa-f]{2}([:-]?[0-9A-Fa-f]{2}){5}$/.test(mac)) location.hash = `#/devices/${mac.toUpperCase()}`;
   else notify(`${mac || "Nothing"} is no MAC address. Expected one such as AA:BB:CC:DD:EE:FF.`);
 }
 
-function show() {
+async function show() {
   const who = user();
   clearTimeout(timer);
   reading?.abort();
@@ -65,27 +83,35 @@ function show() {
   if (!who) return showSignIn();
   for (const id of ["views", "find", "who", "foot"]) by(id).hidden = false;
   by("user").textContent = who.mayAct ? who.name : `${who.name} (viewer)`;
-  const [path, query] = (location.hash || "#/releases").split("?");
-  const [make, groups] = match(path);
-  if (!make) return replaceHash("#/releases");
-  for (const link of by("views").children) {
+  const [path = "", query] = (location.hash || "#/releases").split("?");
+  const found = match(path);
+  if (!found) return replaceHash("#/releases");
+  for (const link of by("views").querySelectorAll("a")) {
     if (path.startsWith(link.hash)) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  view = make(groups, new URLSearchParams(query), { who, read, did });
+  view = found.make(found.subject, new URLSearchParams(query), { who, read, did });
   failures = 0;
   update(by("main"), view.element);
   return read(true);
 }
 
+/**
+ * The view of a path, and what the path says that it is about.
+ * @param {string} path
+ */
 function match(path) {
   for (const [pattern, make] of VIEWS) {
     const found = pattern.exec(path);
-    if (found) return [make, found.slice(1)];
+    if (found) return { make, subject: found[1] ?? "" };
   }
-  return [];
+  return null;
 }
 
+/**
+ * @param {string} hash
+ * @returns {Promise<void>}
+ */
 function replaceHash(hash) {
   history.replaceState(null, "", hash);
   return show();
@@ -113,16 +139,21 @@ async function read(isNew = false) {
   isFirst = false;
 }
 
-/** After an action: say how it went, and show what is so now. */
+/**
+ * After an action: say how it went, and show what is so now.
+ * @param {string} what
+ * @param {unknown} [error]
+ */
 async function did(what, error) {
   await read();
   if (error instanceof SessionLost) showLostSession();
-  else if (error) notify(error.message);
+  else if (error instanceof Error) notify(error.message);
   else by("announcer").textContent = what;
   // The button that was pressed may be gone.
   if (document.activeElement === document.body) focusHeading();
 }
 
+/** @param {unknown} error */
 function fail(error) {
   if (error instanceof SessionLost) return showLostSession();
   if (!(error instanceof ApiError)) console.error(error);
@@ -136,6 +167,7 @@ function fail(error) {
   return notify(`${what} Trying again in ${seconds} seconds.`, el("button", { type: "button", id: "retry", onclick: () => read() }, "Try now"));
 }
 
+/** @param {number} seconds */
 function again(seconds) {
   if (!isLive()) return;
   timer = setTimeout(() => (document.hidden ? again(seconds) : read()), seconds * 1000);
@@ -157,7 +189,11 @@ function showSignIn(message = "") {
     el("button", { type: "button", class: "primary", id: "sign-in", onclick: signIn }, "Sign in")));
 }
 
-/** Say what is wrong, or nothing. What was shown stays. */
+/**
+ * Say what is wrong, or nothing. What was shown stays.
+ * @param {string} text
+ * @param {...Child} children
+ */
 function notify(text = "", ...children) {
   const shown = by("notice");
   if (!text) isAboutReading = false;

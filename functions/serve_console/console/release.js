@@ -1,26 +1,45 @@
 // One release: how far it is, what fails and why, and what can be done about it.
 
-import { act, get } from "./api.js";
+import { act, describeRelease, describeTimeline, listDevices } from "./api.js";
 import { askFirst } from "./actions.js";
-import { el, update, updater } from "./dom.js";
+import { el, sized, update, updater } from "./dom.js";
 import {
   DEVICE_STATES, actor, address, bytes, deviceBadge, devices, duration, fact, number, percent, releaseBadge, time,
 } from "./format.js";
 import { pages } from "./paging.js";
 import { plot } from "./plot.js";
-import { ended, isAtWork, isUnderWay, told } from "./progress.js";
+import { ended, isAtWork, isUnderWay, reported, told } from "./progress.js";
+
+/** @import { ActionName } from "./actions.js" */
+/** @import { Child } from "./dom.js" */
+/** @import { User } from "./session.js" */
+/** @typedef {Api.ReleaseDetails} Release */
+/** @typedef {(action: ActionName, release: Release) => Promise<void>} DoIt */
+/**
+ * What a release needs of the page around it: who looks, reading the view anew, and saying how an action went.
+ * @typedef {{ who: User, read(): Promise<void>, did(what: string, error?: unknown): Promise<void> }} Frame
+ */
 
 const PAGE = 50;
 // Counting the past of a whole fleet takes longer than looking at its present.
 const TIMELINE_EVERY = 3;
 
-export function releaseView([id], query, frame) {
-  const parts = Object.fromEntries(
-    ["head", "state", "tiles", "waves", "timeline", "failing", "about", "log"].map((name) => [name, el("div", { id: `part-${name}` })]));
+/**
+ * @param {string} id
+ * @param {URLSearchParams} query
+ * @param {Frame} frame
+ */
+export function releaseView(id, query, frame) {
+  /** @param {string} name */
+  const part = (name) => el("div", { id: `part-${name}` });
+  const parts = {
+    head: part("head"), state: part("state"), tiles: part("tiles"), waves: part("waves"),
+    timeline: part("timeline"), failing: part("failing"), about: part("about"), log: part("log"),
+  };
   update(parts.head, el("h1", {}, "Release"), el("p", { class: "faint" }, "Loading…"));
   const list = deviceList(id, query.get("devices") ?? "failing", frame);
   const draws = {
-    head: updater(parts.head, (release) => head(release, frame.who, doIt)),
+    head: updater(parts.head, (/** @type {Release} */ release) => head(release, frame.who, doIt)),
     state: updater(parts.state, state),
     tiles: updater(parts.tiles, tiles),
     waves: updater(parts.waves, waves),
@@ -31,6 +50,7 @@ export function releaseView([id], query, frame) {
   const picture = plot(parts.timeline);
   let readings = 0;
 
+  /** @type {DoIt} */
   async function doIt(action, release) {
     if (!(await askFirst(action, release))) return;
     try {
@@ -47,13 +67,14 @@ export function releaseView([id], query, frame) {
       parts.head, parts.state, parts.tiles, parts.waves, parts.timeline,
       el("section", { class: "card", "aria-labelledby": "devices-heading" }, el("h2", { id: "devices-heading" }, "Devices"), parts.failing, list.element),
       parts.about, parts.log),
+    /** @param {AbortSignal} signal */
     async load(signal) {
-      const release = await get(`/releases/${id}`, {}, signal);
+      const release = await describeRelease(id, signal);
       view.title = `${release.product} ${release.version}`;
       for (const draw of Object.values(draws)) draw(release);
       const isLive = isUnderWay(release) || isAtWork(release);
       const [timeline] = await Promise.all([
-        readings % TIMELINE_EVERY === 0 || !isLive ? get(`/releases/${id}/timeline`, {}, signal) : null,
+        readings % TIMELINE_EVERY === 0 || !isLive ? describeTimeline(id, signal) : null,
         list.load(release, signal),
       ]);
       readings += 1;
@@ -64,6 +85,11 @@ export function releaseView([id], query, frame) {
   return view;
 }
 
+/**
+ * @param {Release} release
+ * @param {User} who
+ * @param {DoIt} doIt
+ */
 function head(release, who, doIt) {
   return [
     el("nav", { class: "crumbs", "aria-label": "Where this is" }, el("a", { href: "#/releases" }, "Releases"), " / ", el("a", { href: address("#/releases", { product: release.product }) }, release.product)),
@@ -76,22 +102,32 @@ function head(release, who, doIt) {
   ];
 }
 
+/**
+ * @param {ActionName} action
+ * @param {Release} release
+ */
 const name = (action, release) => ({
   pause: "Pause", resume: "Resume", abort: "Abort", promote: `Promote to wave ${release.waves_published + 1}`,
 })[action];
 
-/** The actions that the release's state allows; the API judges anew. */
-export function possible(release) {
+/**
+ * The actions that the release's state allows; the API judges anew.
+ * @param {Release} release
+ */
+function possible(release) {
   if (release.state === "withdrawn" || release.is_aborted) return [];
   const isOpen = release.is_staged && release.state !== "published";
   const isBetweenWaves = release.state === "rolling_out" && release.waves_published > 0 && release.waves_published < release.waves.length;
-  return [
+  /** @type {(ActionName | null)[]} */
+  const actions = [
     isOpen && isBetweenWaves && !release.is_paused && !release.is_promoted ? "promote" : null,
     isOpen ? (release.is_paused ? "resume" : "pause") : null,
     "abort",
-  ].filter(Boolean);
+  ];
+  return actions.filter((action) => action !== null);
 }
 
+/** @param {Release} release */
 function state(release) {
   if (release.state === "withdrawn") return el("p", { class: "callout bad" }, `Withdrawn: ${release.withdrawn_because}.`);
   if (release.is_aborted) return el("p", { class: "callout bad" }, "An operator aborted it; it is being withdrawn.");
@@ -99,27 +135,25 @@ function state(release) {
   return release.warnings.map((warning) => el("p", { class: "callout" }, warning));
 }
 
+/** @param {Release} release */
 function tiles(release) {
-  const reported = Object.values(release.devices).reduce((sum, count) => sum + count, 0);
-  const reached = Math.max(told(release), reported);
+  const heard = reported(release);
+  const reached = Math.max(told(release), heard);
+  /** @type {(label: string, count: number, kind?: string) => Child} */
   const tile = (label, count, kind = "") => el("div", { class: `tile ${kind}` }, el("dt", {}, label), el("dd", {}, number(count)));
   return el("dl", { class: "tiles" },
     tile("Told", reached),
     tile("Installed", release.devices.installed ?? 0, "good"),
-    tile("Under way", reported - ended(release)),
+    tile("Under way", heard - ended(release)),
     tile("Failing", release.failing.count, release.failing.count ? "bad" : ""),
-    tile("Silent", reached - reported));
+    tile("Silent", reached - heard));
 }
 
+/** @param {Release} release */
 function waves(release) {
   if (!release.is_staged) return null;
-  const bar = el("div", { class: "track", "aria-hidden": "true" }, el("span", { class: "reached" }),
-    release.waves.slice(0, -1).map((wave) => {
-      const mark = el("span", { class: "mark" });
-      mark.style.left = `${wave.percent}%`;
-      return mark;
-    }));
-  bar.firstChild.style.width = `${release.cohort_percent}%`;
+  const bar = el("div", { class: "track", "aria-hidden": "true" }, sized({ class: "reached" }, "width", release.cohort_percent),
+    release.waves.slice(0, -1).map((wave) => sized({ class: "mark" }, "left", wave.percent)));
   return el("section", { class: "card", "aria-labelledby": "waves-heading" },
     el("h2", { id: "waves-heading" }, "Waves"),
     bar,
@@ -131,8 +165,17 @@ function waves(release) {
     el("p", { class: "next faint" }, next(release)));
 }
 
+/**
+ * @param {Release} release
+ * @param {Api.Wave} wave
+ */
 const size = (release, wave) => (release.population ? `about ${devices(Math.round(release.population * wave.percent / 100))}` : null);
 
+/**
+ * @param {Release} release
+ * @param {Api.Wave} wave
+ * @returns {[kind: string, text: string]}
+ */
 function status(release, wave) {
   if (wave.is_published) {
     const isPresent = wave.number === release.waves_published && release.state === "rolling_out";
@@ -142,6 +185,7 @@ function status(release, wave) {
   return ["waits", wave.number === release.waves_published + 1 ? "next" : "waits"];
 }
 
+/** @param {Release} release */
 function next(release) {
   const [latest] = release.decisions;
   if (release.state === "published") return "Every wave is out and was watched.";
@@ -150,32 +194,37 @@ function next(release) {
   return null;
 }
 
+/** @param {Release} release */
 const wavesOut = (release) => release.decisions
   .filter((decision) => decision.step === "publish")
   .map((decision) => ({ at: decision.decided_at, name: `Wave ${decision.wave}` }));
 
+/** @param {Release} release */
 function reasons(release) {
   if (!release.failing.count) return el("p", { class: "faint" }, "No device fails.");
   return [
     el("p", {}, el("strong", {}, `${devices(release.failing.count)} failing`), ", for these reasons:"),
     el("ul", { class: "reasons" }, release.failing.reasons.map((reason) => {
-      const bar = el("span", { class: `bar-of ${reason.state}`, "aria-hidden": "true" });
-      bar.style.width = `${Math.max(2, 100 * reason.count / release.failing.count)}%`;
+      const share = (100 * reason.count) / release.failing.count;
       return el("li", {},
         el("span", { class: "count" }, number(reason.count)),
         el("span", { class: "what" }, el("code", {}, reason.reason ?? "no reason given"), " ", deviceBadge(reason.state)),
-        bar);
+        sized({ class: `bar-of ${reason.state}`, "aria-hidden": "true" }, "width", Math.max(2, share)));
     })),
   ];
 }
 
-/** The devices in a state, in pages. */
+/**
+ * The devices in a state, in pages.
+ * @param {string} id
+ * @param {string} chosen
+ * @param {Frame} frame
+ */
 function deviceList(id, chosen, frame) {
   let wanted = chosen;
   const cursors = [""]; // Where the pages begin, up to the present one.
-  let release;
   const body = el("div", {});
-  const draw = updater(body, (found, from, total) => table(found, from, total));
+  const draw = updater(body, table);
   const select = el("select", { id: "device-state", onchange: () => {
     wanted = select.value;
     cursors.splice(0, cursors.length, "");
@@ -185,6 +234,11 @@ function deviceList(id, chosen, frame) {
   el("option", { value: "all", selected: wanted === "all" }, "All that reported"),
   Object.entries(DEVICE_STATES).map(([value, label]) => el("option", { value, selected: wanted === value }, label)));
 
+  /**
+   * @param {Api.DevicePage} found
+   * @param {number} from
+   * @param {number} total
+   */
   function table(found, from, total) {
     if (!found.devices.length) return el("p", { class: "faint" }, wanted === "failing" ? null : "None.");
     return [
@@ -199,26 +253,31 @@ function deviceList(id, chosen, frame) {
       pages("Pages of devices",
         el("button", { type: "button", id: "devices-back", disabled: cursors.length === 1, onclick: () => { cursors.pop(); frame.read(); } }, "Previous"),
         el("span", { class: "faint" }, `${number(from + 1)}–${number(from + found.devices.length)} of ${number(Math.max(total, from + found.devices.length))}`),
-        el("button", { type: "button", id: "devices-on", disabled: !found.next, onclick: () => { cursors.push(found.next); frame.read(); } }, "Next")),
+        el("button", { type: "button", id: "devices-on", disabled: !found.next, onclick: () => { cursors.push(found.next ?? ""); frame.read(); } }, "Next")),
     ];
   }
 
-  const total = () => {
+  /** @param {Release} release */
+  function total(release) {
     if (wanted === "failing") return release.failing.count;
-    if (wanted === "all") return Object.values(release.devices).reduce((sum, count) => sum + count, 0);
+    if (wanted === "all") return reported(release);
     return release.devices[wanted] ?? 0;
-  };
+  }
 
   return {
     element: el("div", {}, el("div", { class: "filters left" }, el("label", { for: "device-state" }, "Show"), select), body),
-    async load(now, signal) {
-      release = now;
-      const found = await get(`/releases/${id}/devices`, { state: wanted === "all" ? "" : wanted, after: cursors.at(-1), limit: String(PAGE) }, signal);
-      draw(found, (cursors.length - 1) * PAGE, total());
+    /**
+     * @param {Release} release
+     * @param {AbortSignal} signal
+     */
+    async load(release, signal) {
+      const wish = { state: wanted === "all" ? "" : wanted, after: cursors.at(-1) ?? "", limit: String(PAGE) };
+      draw(await listDevices(id, wish, signal), (cursors.length - 1) * PAGE, total(release));
     },
   };
 }
 
+/** @param {Release} release */
 const about = (release) => el("section", { class: "card", "aria-labelledby": "about-heading" },
   el("h2", { id: "about-heading" }, "What was signed"),
   el("dl", { class: "facts inside" },
@@ -234,6 +293,7 @@ const about = (release) => el("section", { class: "card", "aria-labelledby": "ab
     fact("Downgrade", release.allow_downgrade ? "allowed" : "not allowed")),
   el("details", { id: "manifest" }, el("summary", {}, "Manifest"), el("pre", { tabindex: "0" }, JSON.stringify(release.manifest, null, 2))));
 
+/** @param {Release} release */
 const log = (release) => [
   el("section", { class: "card", "aria-labelledby": "actions-heading" },
     el("h2", { id: "actions-heading" }, "Who did what"),
@@ -243,19 +303,27 @@ const log = (release) => [
     release.decisions.length ? decisions(release.decisions) : el("p", { class: "faint" }, "Nothing yet.")),
 ];
 
+/** @type {Record<string, string>} */
 const PAST = { pause: "paused it", resume: "resumed it", promote: "promoted it", abort: "aborted it" };
 
+const NUMBERS = /** @type {const} */ (["expected", "reported", "ended", "installed", "failed"]);
+
+/** @param {Api.Decision[]} all */
 const decisions = (all) => el("div", { class: "scroll tall", tabindex: "0", role: "region", "aria-label": "Decisions" }, el("table", {},
   el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "When"), el("th", { scope: "col" }, "Decision"),
     ["Expected", "Reported", "Ended", "Installed", "Failed"].map((label) => el("th", { scope: "col", class: "count" }, label)))),
   el("tbody", {}, all.map((decision) => el("tr", {},
     el("td", {}, time(decision.decided_at)),
     el("td", { class: "reason" }, explain(decision)),
-    ["expected", "reported", "ended", "installed", "failed"].map((key) => el("td", { class: "count" }, number(decision.numbers[key]))))))));
+    NUMBERS.map((key) => el("td", { class: "count" }, number(decision.numbers[key]))))))));
 
+/**
+ * @param {Api.Decision} decision
+ * @returns {Child}
+ */
 function explain(decision) {
   switch (decision.step) {
-    case "publish": return `Wave ${decision.wave} goes out, to ${percent(decision.percent)}`;
+    case "publish": return `Wave ${decision.wave} goes out, to ${percent(decision.percent ?? 0)}`;
     case "wait": return ["Wait until ", time(decision.until), `: ${decision.why}`];
     case "abort": return `Abort: ${decision.why}`;
     case "hold": return "Paused";

@@ -1,27 +1,35 @@
 // The list of releases.
 
-import { get } from "./api.js";
-import { el, updater } from "./dom.js";
+import { listReleases } from "./api.js";
+import { el, sized, updater } from "./dom.js";
 import { RELEASE_STATES, address, devices, percent, releaseBadge, time } from "./format.js";
 import { pageLinks } from "./paging.js";
 import { isUnderWay } from "./progress.js";
 
+/** @typedef {{ product: string, state: string, after: string }} Filter */
+
+/**
+ * @param {string} _
+ * @param {URLSearchParams} query
+ */
 export function releasesView(_, query) {
   const filter = { product: query.get("product") ?? "", state: query.get("state") ?? "", after: query.get("after") ?? "" };
   const list = el("div", {}, el("p", { class: "faint" }, "Loading…"));
-  const draw = updater(list, (found) => (found.releases.length ? [rows(found.releases), pageLinks("#/releases", filter, found.next)] : empty(filter)));
+  const draw = updater(list, (/** @type {Api.ReleasePage} */ found) => (found.releases.length ? [rows(found.releases), pageLinks("#/releases", filter, found.next)] : empty(filter)));
   const element = el("section", {}, el("div", { class: "head" }, el("h1", {}, "Releases"), filters(filter)), list);
   return {
     title: "Releases",
     element,
+    /** @param {AbortSignal} signal */
     async load(signal) {
-      const found = await get("/releases", filter, signal);
+      const found = await listReleases(filter, signal);
       draw(found);
       return found.releases.some(isUnderWay);
     },
   };
 }
 
+/** @param {Filter} filter */
 function filters(filter) {
   const apply = () => {
     location.hash = address("#/releases", { product: product.value.trim(), state: state.value });
@@ -35,6 +43,7 @@ function filters(filter) {
     el("label", { for: "filter-state" }, "State"), state);
 }
 
+/** @param {Api.Release[]} releases */
 const rows = (releases) => el("ul", { class: "rows" }, releases.map((release) => el("li", {},
   el("a", { class: "row", href: `#/releases/${release.release_id}`, id: `release-${release.release_id}` },
     el("span", { class: "name" }, el("strong", {}, release.product), " ", el("span", { class: "version" }, release.version)),
@@ -43,14 +52,14 @@ const rows = (releases) => el("ul", { class: "rows" }, releases.map((release) =>
     el("span", { class: "when faint" }, time(release.registered_at)),
     el("span", { class: "changelog faint" }, release.withdrawn_because ?? release.changelog)))));
 
+/** @param {Api.Release} release */
 function reach(release) {
   const target = release.target_count === null ? "the fleet" : devices(release.target_count);
   if (release.state === "registered") return `For ${target}`;
-  const bar = el("span", { class: "meter" }, el("span"));
-  bar.firstChild.style.width = `${release.cohort_percent}%`;
-  return [bar, `${percent(release.cohort_percent)} of ${target}`];
+  return [el("span", { class: "meter" }, sized({}, "width", release.cohort_percent)), `${percent(release.cohort_percent)} of ${target}`];
 }
 
+/** @param {Filter} filter */
 function empty(filter) {
   if (filter.product || filter.state || filter.after) {
     return el("div", { class: "empty" }, el("p", {}, "No release matches."), el("a", { class: "button", href: "#/releases" }, "Show all"));

@@ -7,7 +7,12 @@ const PAGE = location.origin + location.pathname;
 // A token that ends while a request is under way would be of no use.
 const EARLY_SECONDS = 60;
 
+/** @typedef {{ access: string, refresh: string }} Tokens */
+/** @typedef {{ name: string, mayAct: boolean }} User */
+
+/** @type {{ signInUrl: string, clientId: string }} */
 let configuration;
+/** @type {Promise<Tokens> | undefined} */
 let refreshing;
 
 /** Nobody is signed in, or no longer. */
@@ -26,8 +31,9 @@ export async function start() {
   history.replaceState(null, "", location.pathname + view);
   // Somebody else's code would sign us in as somebody else (RFC 6749 section 10.12).
   if (!attempt || query.get("state") !== attempt.state) throw new SessionLost("This sign-in was not begun here.");
-  if (!query.has("code")) throw new SessionLost(query.get("error_description") ?? "The sign-in was not completed.");
-  await fetchTokens({ grant_type: "authorization_code", code: query.get("code"), redirect_uri: PAGE, code_verifier: attempt.verifier });
+  const code = query.get("code");
+  if (code === null) throw new SessionLost(query.get("error_description") ?? "The sign-in was not completed.");
+  await fetchTokens({ grant_type: "authorization_code", code, redirect_uri: PAGE, code_verifier: attempt.verifier });
   return view;
 }
 
@@ -53,17 +59,22 @@ export function signOut() {
   location.assign(`${configuration.signInUrl}/logout?${new URLSearchParams({ client_id: configuration.clientId, logout_uri: PAGE })}`);
 }
 
-/** A token for the API; a fresh one where the present one is over, or `isRefused`. */
-export async function accessToken(isRefused = false) {
+/**
+ * A token for the API; a fresh one where the present one is over, or `isRefused`.
+ * @param {boolean} isRefused
+ */
+export async function accessToken(isRefused) {
   const tokens = stored();
   if (!tokens) throw new SessionLost("Nobody is signed in.");
   if (!isRefused && claims(tokens.access).exp - EARLY_SECONDS > Date.now() / 1000) return tokens.access;
   refreshing ??= fetchTokens({ grant_type: "refresh_token", refresh_token: tokens.refresh }).finally(() => { refreshing = undefined; });
-  await refreshing;
-  return stored().access;
+  return (await refreshing).access;
 }
 
-/** Whoever is signed in: `{name, mayAct}`, or null. It decides what is shown; what is allowed, the API decides. */
+/**
+ * Whoever is signed in. It decides what is shown; what is allowed, the API decides.
+ * @returns {User | null}
+ */
 export function user() {
   const tokens = stored();
   if (!tokens) return null;
@@ -71,6 +82,10 @@ export function user() {
   return { name: username, mayAct: groups.includes("operator") };
 }
 
+/**
+ * @param {Record<string, string>} form
+ * @returns {Promise<Tokens>}
+ */
 async function fetchTokens(form) {
   const answer = await fetch(`${configuration.signInUrl}/oauth2/token`, {
     method: "POST",
@@ -81,17 +96,25 @@ async function fetchTokens(form) {
     sessionStorage.removeItem(TOKENS);
     throw new SessionLost("Your session has ended.");
   }
-  const tokens = await answer.json();
-  sessionStorage.setItem(TOKENS, JSON.stringify({ access: tokens.access_token, refresh: tokens.refresh_token ?? form.refresh_token }));
+  const granted = await answer.json();
+  const tokens = { access: granted.access_token, refresh: granted.refresh_token ?? form.refresh_token };
+  sessionStorage.setItem(TOKENS, JSON.stringify(tokens));
+  return tokens;
 }
 
+/** @returns {Tokens | null} */
 const stored = () => JSON.parse(sessionStorage.getItem(TOKENS) ?? "null");
 
-// API Gateway checks the signature; here it is only read.
+/**
+ * API Gateway checks the signature; here it is only read.
+ * @param {string} token
+ * @returns {{ exp: number, username: string, "cognito:groups"?: string[] }}
+ */
 function claims(token) {
-  const payload = token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/");
+  const payload = (token.split(".")[1] ?? "").replaceAll("-", "+").replaceAll("_", "/");
   return JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(payload), (character) => character.charCodeAt(0))));
 }
 
 const random = () => base64url(crypto.getRandomValues(new Uint8Array(32)));
+/** @param {Uint8Array} data */
 const base64url = (data) => btoa(String.fromCharCode(...data)).replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "");
