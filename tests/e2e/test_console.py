@@ -354,6 +354,30 @@ def tab_to(page, target):
     raise AssertionError(f"Tab does not lead to {target}")
 
 
+def test_buttons_are_the_actions_that_the_api_allows(open_view, rollout):
+    page = open_view(rollout.view)
+    buttons = page.get_by_role("group", name="Actions").get_by_role("button")
+    expect(buttons).to_have_text(["Promote to wave 2", "Pause", "Abort"])
+
+    def allow_another(route):
+        answer = route.fetch()
+        route.fulfill(response=answer, json=answer.json() | {"allowed_actions": [{"action": "promote", "wave": 3}]})
+
+    page.route(f"**/api/releases/{rollout.release_id}", allow_another)
+    expect(buttons).to_have_text(["Promote to wave 3"])
+    page.route(
+        "**/actions",
+        lambda route: route.fulfill(
+            status=409, json={"code": "action_not_allowed", "message": route.request.post_data}
+        ),
+    )
+    buttons.click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("Wave 3 goes out now")
+    dialog.get_by_role("button", name="Promote to wave 3").click()
+    expect(page.get_by_role("alert")).to_contain_text('{"action":"promote","wave":3}')
+
+
 def test_nothing_is_done_when_the_question_is_cancelled(open_view, rollout, pipeline):
     page = open_view(rollout.view)
     page.get_by_role("button", name="Abort").click()

@@ -11,10 +11,11 @@ from ota_core.rules.operator_actions import Action, ActionRefused
 from ota_core.stores.operator_store import OperatorStore, UnknownDevice, UnknownRelease, Wake
 from ota_core.stores.rollout_store import RolloutStore
 from ota_core.stores.status_store import StatusStore
+from support.api_definition import assert_promised
 from support.drops import make_drop
 
 CALLER = "arn:aws:iam::123456789012:user/op"
-PLAN = {"waves": [{"percent": 1, "soak": "3600s"}, {"percent": 10, "soak": "3600s"}, {"percent": 100}]}
+PLAN = {"waves": [{"percent": 1, "soak": "3600s"}, {"percent": 10, "soak": "3600s"}, {"percent": 100, "soak": "0s"}]}
 BEGIN = datetime(2026, 6, 1, tzinfo=UTC)
 
 
@@ -98,6 +99,29 @@ def test_releases_are_listed_newest_first_in_pages(store, release, product):
     assert pages == [[made[4], made[3]], [made[2], made[1]], [made[0]]]
 
 
+@pytest.mark.parametrize(
+    ("changes", "allowed"),
+    [
+        ({}, [{"action": "promote", "wave": 2}, {"action": "pause"}, {"action": "abort"}]),
+        ({"is_paused": True}, [{"action": "resume"}, {"action": "abort"}]),
+        ({"rollout": None, "state": "published"}, [{"action": "abort"}]),
+        ({"state": "withdrawn"}, []),
+    ],
+)
+def test_release_says_what_operators_may_do_to_it(store, release, product, changes, allowed):
+    release_id = release(**changes)
+    page = store.list_releases(product=product, state=None, before=None, limit=50)
+    assert [listed["allowed_actions"] for listed in page["releases"]] == [allowed]
+    assert store.describe_release(release_id)["allowed_actions"] == allowed
+    assert_promised(page, "ReleasePage")
+
+
+def test_action_answers_what_is_allowed_after_it(release, act):
+    summary, _ = act(release(), "pause")
+    assert summary["allowed_actions"] == [{"action": "resume"}, {"action": "abort"}]
+    assert_promised(summary, "Release")
+
+
 def test_releases_are_listed_by_state(store, release, product):
     withdrawn = release(state="withdrawn")
     release()
@@ -113,6 +137,7 @@ def test_release_is_described_with_all_that_happened(store, database, release, a
     RolloutStore(database).advance(release_id, "arn:execution:first", now=datetime.now(UTC), takes_over=False)
     described = store.describe_release(release_id)
     json.dumps(described)
+    assert_promised(described, "ReleaseDetails")
     assert described["manifest"]["product"] == described["product"]
     assert described["devices"] == {"installed": 1, "failed": 1}
     assert [(wave["number"], wave["is_published"]) for wave in described["waves"]] == [
@@ -161,7 +186,9 @@ def test_failing_devices_are_listed_with_their_reasons_in_pages(store, database,
     assert [device for page in pages for device in page] == [
         (f"02:11:00:00:00:{number:02X}", f"reason {number}") for number in range(1, 6)
     ]
-    assert len(store.list_devices(release_id, state=None, after=None, limit=50)["devices"]) == 7
+    everything = store.list_devices(release_id, state=None, after=None, limit=50)
+    assert_promised(everything, "DevicePage")
+    assert len(everything["devices"]) == 7
     assert len(store.list_devices(release_id, state="rejected", after=None, limit=50)["devices"]) == 1
 
 
@@ -225,6 +252,7 @@ def test_timeline_has_few_points_however_many_reports_there_are(store, database,
         report(database, release_id, f"06:15:00:00:00:{number:02X}", second=number * 7)
     points = store.describe_timeline(release_id)["points"]
     assert len(points) == 61
+    assert_promised({"points": points}, "Timeline")
     assert points[-1]["devices"]["installed"] == 200
     installed = [point["devices"]["installed"] for point in points]
     assert installed == sorted(installed)
@@ -249,6 +277,7 @@ def test_device_is_described_with_its_history_newest_first_in_pages(store, datab
     rest = store.describe_device(mac, before=(datetime.fromisoformat(moment), row), limit=3)
     assert [entry["state"] for entry in rest["history"]] == ["downloading"]
     assert "next" not in rest
+    assert_promised(first, "Device")
     assert (first["running_version"], first["last_seen_at"]) == ("1.0.0", "2026-06-01T00:00:03Z")
     json.dumps(first)
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ota_core.rules.operator_actions import Action, ActionRefused, Situation, Verdict, judge
+from ota_core.rules.operator_actions import Action, ActionRefused, Situation, Verdict, allowed_actions, judge
 from ota_core.rules.release_state import ReleaseState
 
 ROLLING = Situation(
@@ -99,3 +99,37 @@ def test_next_wave_is_promoted():
 )
 def test_wave_that_is_not_next_is_not_promoted(changes, wave, message):
     refused(Action.PROMOTE, in_situation(**changes), message, wave)
+
+
+@pytest.mark.parametrize(
+    ("changes", "allowed"),
+    [
+        ({}, ["promote 2", "pause", "abort"]),
+        ({"is_promoted": True}, ["pause", "abort"]),
+        ({"is_paused": True}, ["resume", "abort"]),
+        ({"waves_published": 2}, ["promote 3", "pause", "abort"]),
+        ({"waves_published": 3}, ["pause", "abort"]),
+        ({"waves_published": 0}, ["pause", "abort"]),
+        ({"state": ReleaseState.REGISTERED, "waves_published": 0}, ["pause", "abort"]),
+        ({"state": ReleaseState.PUBLISHED, "waves_published": 3}, ["abort"]),
+        ({"state": ReleaseState.PUBLISHED, "waves": 0}, ["abort"]),
+        ({"is_aborted": True}, []),
+        ({"state": ReleaseState.WITHDRAWN}, []),
+    ],
+)
+def test_allowed_actions_are_those_that_would_change_something(changes, allowed):
+    actions = allowed_actions(in_situation(**changes))
+    assert [f"{action} {wave}" if wave else action for action, wave in actions] == allowed
+
+
+@given(situations)
+def test_every_action_that_would_change_a_release_is_among_the_allowed_ones(situation):
+    def changes(action, wave):
+        try:
+            return judge(action, wave, situation).changes
+        except ActionRefused:
+            return {}
+
+    requests = [(Action.PROMOTE, wave) for wave in range(6)]
+    requests += [(action, None) for action in Action if action is not Action.PROMOTE]
+    assert set(allowed_actions(situation)) == {request for request in requests if changes(*request)}

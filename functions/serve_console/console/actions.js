@@ -4,23 +4,27 @@ import { el } from "./dom.js";
 import { devices, number, percent } from "./format.js";
 import { ended, told } from "./progress.js";
 
-/** @typedef {Api.Action["action"]} ActionName */
+/** @type {Record<Api.Action["action"], string>} */
+const VERBS = { pause: "Pause", resume: "Resume", promote: "Promote", abort: "Abort" };
 
-/** @type {Record<ActionName, string>} */
-const LABELS = { pause: "Pause", resume: "Resume", promote: "Promote", abort: "Abort" };
+/**
+ * What the button of an action says.
+ * @param {Api.Action} action
+ */
+export const label = ({ action, wave }) => (action === "promote" ? `${VERBS[action]} to wave ${wave}` : VERBS[action]);
 
 /**
  * Ask in a dialog. Gives whether the answer is yes.
- * @param {ActionName} action
+ * @param {Api.Action} action
  * @param {Api.ReleaseDetails} release
  * @returns {Promise<boolean>}
  */
 export function askFirst(action, release) {
   const what = `${release.product} ${release.version}`;
   const cancel = el("button", { type: "button", id: "cancel", onclick: () => dialog.close("no") }, "Cancel");
-  const confirm = el("button", { type: "button", id: "confirm", class: action === "abort" ? "danger filled" : "primary", onclick: () => dialog.close("yes") }, action === "promote" ? `Promote to wave ${release.waves_published + 1}` : LABELS[action]);
+  const confirm = el("button", { type: "button", id: "confirm", class: action.action === "abort" ? "danger filled" : "primary", onclick: () => dialog.close("yes") }, label(action));
   const dialog = el("dialog", { "aria-labelledby": "ask", "aria-describedby": "consequences" },
-    el("h2", { id: "ask" }, `${LABELS[action]} ${what}?`),
+    el("h2", { id: "ask" }, `${VERBS[action.action]} ${what}?`),
     el("div", { id: "consequences" }, consequences(action, release).map((sentence) => el("p", {}, sentence))),
     el("div", { class: "choices" }, cancel, confirm));
   document.body.append(dialog);
@@ -30,7 +34,7 @@ export function askFirst(action, release) {
   return new Promise((resolve) => {
     dialog.addEventListener("close", () => {
       dialog.remove();
-      document.getElementById(`do-${action}`)?.focus();
+      document.getElementById(`do-${action.action}`)?.focus();
       resolve(dialog.returnValue === "yes");
     });
   });
@@ -38,15 +42,15 @@ export function askFirst(action, release) {
 
 /**
  * What an action does, in sentences with numbers of devices.
- * @param {ActionName} action
+ * @param {Api.Action} action
  * @param {Api.ReleaseDetails} release
  * @returns {string[]}
  */
-export function consequences(action, release) {
+function consequences(action, release) {
   const reached = told(release);
   const waiting = Math.max(0, release.population - reached);
   const others = release.population ? `the other ${devices(waiting)}` : "the others, of which none is known yet,";
-  switch (action) {
+  switch (action.action) {
     case "pause":
       return [
         `No further wave starts: ${others} wait until somebody resumes the release.`,
@@ -57,7 +61,7 @@ export function consequences(action, release) {
         `The rollout goes on where it was: ${others} are told in the remaining waves, unless too many devices fail.`,
       ];
     case "promote":
-      return promotion(release, reached);
+      return promotion(action, release, reached);
     case "abort":
       return [
         `The release is withdrawn, and no device is offered it any longer: ${release.is_staged && release.state !== "published" ? `${others} never hear of it.` : "whoever has not asked for it yet never gets it."}`,
@@ -69,12 +73,13 @@ export function consequences(action, release) {
 }
 
 /**
+ * @param {Api.Action} action
  * @param {Api.ReleaseDetails} release
  * @param {number} reached
  */
-function promotion(release, reached) {
-  const wave = release.waves[release.waves_published];
-  if (wave === undefined) throw new Error(`There is no wave after ${release.waves_published}.`);
+function promotion(action, release, reached) {
+  const wave = release.waves.find(({ number }) => number === action.wave);
+  if (!wave) throw new Error(`The API offers wave ${action.wave}, and the release has no such wave.`);
   const more = Math.max(0, Math.round((release.population * wave.percent) / 100) - reached);
   const who = release.population ? `about ${devices(more)} more` : "its devices, of which none is known yet";
   return [

@@ -1,7 +1,7 @@
 // One release: how far it is, what fails and why, and what can be done about it.
 
 import { act, describeRelease, describeTimeline, listDevices } from "./api.js";
-import { askFirst } from "./actions.js";
+import { askFirst, label } from "./actions.js";
 import { el, sized, update, updater } from "./dom.js";
 import {
   DEVICE_STATES, actor, address, bytes, deviceBadge, devices, duration, fact, number, percent, releaseBadge, time,
@@ -10,11 +10,10 @@ import { pages } from "./paging.js";
 import { plot } from "./plot.js";
 import { ended, isAtWork, isUnderWay, reported, told } from "./progress.js";
 
-/** @import { ActionName } from "./actions.js" */
 /** @import { Child } from "./dom.js" */
 /** @import { User } from "./session.js" */
 /** @typedef {Api.ReleaseDetails} Release */
-/** @typedef {(action: ActionName, release: Release) => Promise<void>} DoIt */
+/** @typedef {(action: Api.Action, release: Release) => Promise<void>} DoIt */
 /**
  * What a release needs of the page around it: who looks, reading the view anew, and saying how an action went.
  * @typedef {{ who: User, read(): Promise<void>, did(what: string, error?: unknown): Promise<void> }} Frame
@@ -54,8 +53,8 @@ export function releaseView(id, query, frame) {
   async function doIt(action, release) {
     if (!(await askFirst(action, release))) return;
     try {
-      await act(id, action === "promote" ? { action, wave: release.waves_published + 1 } : { action });
-      await frame.did(`Done: ${action}.`);
+      await act(id, action);
+      await frame.did(`Done: ${action.action}.`);
     } catch (error) {
       await frame.did("", error);
     }
@@ -96,35 +95,10 @@ function head(release, who, doIt) {
     el("div", { class: "head" },
       el("h1", {}, `${release.product} `, el("span", { class: "version" }, release.version)),
       releaseBadge(release),
-      who.mayAct ? el("div", { class: "actions", role: "group", "aria-label": "Actions" }, possible(release).map((action) =>
-        el("button", { type: "button", id: `do-${action}`, class: action === "abort" ? "danger" : false, onclick: () => doIt(action, release) }, name(action, release)))) : null),
+      who.mayAct ? el("div", { class: "actions", role: "group", "aria-label": "Actions" }, release.allowed_actions.map((action) =>
+        el("button", { type: "button", id: `do-${action.action}`, class: action.action === "abort" ? "danger" : false, onclick: () => doIt(action, release) }, label(action)))) : null),
     release.changelog ? el("p", { class: "changelog-whole" }, release.changelog) : null,
   ];
-}
-
-/**
- * @param {ActionName} action
- * @param {Release} release
- */
-const name = (action, release) => ({
-  pause: "Pause", resume: "Resume", abort: "Abort", promote: `Promote to wave ${release.waves_published + 1}`,
-})[action];
-
-/**
- * The actions that the release's state allows; the API judges anew.
- * @param {Release} release
- */
-function possible(release) {
-  if (release.state === "withdrawn" || release.is_aborted) return [];
-  const isOpen = release.is_staged && release.state !== "published";
-  const isBetweenWaves = release.state === "rolling_out" && release.waves_published > 0 && release.waves_published < release.waves.length;
-  /** @type {(ActionName | null)[]} */
-  const actions = [
-    isOpen && isBetweenWaves && !release.is_paused && !release.is_promoted ? "promote" : null,
-    isOpen ? (release.is_paused ? "resume" : "pause") : null,
-    "abort",
-  ];
-  return actions.filter((action) => action !== null);
 }
 
 /** @param {Release} release */

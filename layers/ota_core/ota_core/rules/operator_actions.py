@@ -85,6 +85,24 @@ def judge(action: Action, wave: int | None, situation: Situation) -> Verdict:
     return Verdict(changes, needs_execution=not wanted)
 
 
+def allowed_actions(situation: Situation) -> list[tuple[Action, int | None]]:
+    """The actions that would change the release now, each with the wave that it takes."""
+    candidates = (
+        (Action.PROMOTE, situation.waves_published + 1),
+        (Action.PAUSE, None),
+        (Action.RESUME, None),
+        (Action.ABORT, None),
+    )
+    return [(action, wave) for action, wave in candidates if _would_change(action, wave, situation)]
+
+
+def _would_change(action: Action, wave: int | None, situation: Situation) -> bool:
+    try:
+        return bool(judge(action, wave, situation).changes)
+    except ActionRefused:
+        return False
+
+
 def _abort(situation: Situation) -> Verdict:
     is_so = situation.is_aborted or situation.state == ReleaseState.WITHDRAWN
     return Verdict({} if is_so else {"is_aborted": True}, needs_execution=True)

@@ -11,7 +11,7 @@ from ota_core.formats.device_status import DeviceState
 from ota_core.formats.envelope import payload_of
 from ota_core.formats.paging import write_cursor
 from ota_core.formats.rfc3339 import format_time
-from ota_core.rules.operator_actions import Situation, judge
+from ota_core.rules.operator_actions import Situation, allowed_actions, judge
 from ota_core.rules.release_state import ReleaseState
 from ota_core.stores.rollout_store import FLEET_MEMORY_DAYS
 
@@ -28,10 +28,13 @@ _MAX_ACTIONS = 100
 _MAX_REASONS = 20
 _TIMELINE_STEPS = 60
 _COUNTS_AS_FAILED = "counts_as_failed(state, reason)"
+_SITUATION = (
+    "state, coalesce(jsonb_array_length(rollout -> 'waves'), 0) AS waves, waves_published, is_paused, is_promoted,"
+    " is_aborted"
+)
 _SUMMARY = (
-    "release_id, product, version, state, changelog, target_count, registered_at, published_at, expires_at,"
-    " withdrawn_because, rollout IS NOT NULL AS is_staged, waves_published, cohort_percent, wave_published_at,"
-    " is_paused, is_promoted, is_aborted"
+    f"{_SITUATION}, release_id, product, version, changelog, target_count, registered_at, published_at, expires_at,"
+    " withdrawn_because, rollout IS NOT NULL AS is_staged, cohort_percent, wave_published_at"
 )
 _DETAILS = (
     f"{_SUMMARY}, sequence, chip, keyid, image_size, image_sha256, allow_downgrade, warnings, rollout, envelope,"
@@ -118,7 +121,7 @@ class OperatorStore:
                 more=limit + 1,
             )
             positions = [("releases", row.pop("id")) for row in rows]
-            return _page("releases", rows, positions, limit)
+            return _page("releases", [_with_allowed_actions(row) for row in rows], positions, limit)
 
         return self._database.transaction(work)
 
@@ -142,7 +145,7 @@ class OperatorStore:
                     most=_MAX_DECISIONS,
                 )
             ]
-            return details | {
+            return _with_allowed_actions(details) | {
                 "manifest": json.loads(payload_of(details.pop("envelope"))),
                 "execution": details.pop("execution_arn"),
                 "waves": [
@@ -272,23 +275,10 @@ class OperatorStore:
         """
 
         def work(connection: Connection) -> tuple[Document, Wake | None]:
-            rows = connection.run(
-                "SELECT id, state, coalesce(jsonb_array_length(rollout -> 'waves'), 0), waves_published, is_paused,"
-                " is_promoted, is_aborted, execution_arn, woken_from FROM releases WHERE release_id = :release_id"
-                " FOR NO KEY UPDATE",
-                release_id=release_id,
+            release, row = _find_release(
+                connection, release_id, f"{_SITUATION}, execution_arn, woken_from", lock="FOR NO KEY UPDATE"
             )
-            if not rows:
-                raise UnknownRelease(release_id)
-            [(release, state, waves, published, paused, promoted, aborted, execution, woken_from)] = rows
-            situation = Situation(
-                state=ReleaseState(state),
-                waves=waves,
-                waves_published=published,
-                is_paused=paused,
-                is_promoted=promoted,
-                is_aborted=aborted,
-            )
+            situation, execution, woken_from = _situation(row), row["execution_arn"], row["woken_from"]
             verdict = judge(action, wave, situation)
             if verdict.changes:
                 woken_from = execution if verdict.needs_execution else woken_from
@@ -301,11 +291,11 @@ class OperatorStore:
                     woken_from=woken_from,
                     id=release,
                 )
-                details = {"state": state, "waves_published": published} | ({"wave": wave} if wave else {})
-                _audit(connection, caller, action.value, details, release_id=release_id)
+                details = {"state": situation.state, "waves_published": situation.waves_published}
+                _audit(connection, caller, action.value, details | _wave(wave), release_id=release_id)
             # An execution that was to go on and never did leaves the one that it was to replace in its place.
             wake = Wake(release_id, execution, is_due=woken_from == execution) if verdict.needs_execution else None
-            return _find_release(connection, release_id, _SUMMARY)[1], wake
+            return _with_allowed_actions(_find_release(connection, release_id, _SUMMARY)[1]), wake
 
         return self._database.transaction(work)
 
@@ -330,13 +320,34 @@ class OperatorStore:
         return self._database.transaction(work)
 
 
-def _find_release(connection: Connection, release_id: str, columns: str) -> tuple[int, Document]:
-    # The columns are this module's.
-    query = f"SELECT id, {columns} FROM releases WHERE release_id = :id"  # noqa: S608
+def _find_release(connection: Connection, release_id: str, columns: str, lock: str = "") -> tuple[int, Document]:
+    # The columns and the lock are this module's.
+    query = f"SELECT id, {columns} FROM releases WHERE release_id = :id {lock}"  # noqa: S608
     rows = _select(connection, query, id=release_id)
     if not rows:
         raise UnknownRelease(release_id)
     return rows[0].pop("id"), rows[0]
+
+
+def _situation(release: Document) -> Situation:
+    return Situation(
+        state=ReleaseState(release["state"]),
+        waves=release["waves"],
+        waves_published=release["waves_published"],
+        is_paused=release["is_paused"],
+        is_promoted=release["is_promoted"],
+        is_aborted=release["is_aborted"],
+    )
+
+
+def _with_allowed_actions(release: Document) -> Document:
+    """A release with the bodies of the actions that would change it now, in place of how many waves it has."""
+    actions = [{"action": action.value} | _wave(wave) for action, wave in allowed_actions(_situation(release))]
+    return {name: value for name, value in release.items() if name != "waves"} | {"allowed_actions": actions}
+
+
+def _wave(number: int | None) -> Document:
+    return {} if number is None else {"wave": number}
 
 
 def _population(connection: Connection, release: Document) -> int:
