@@ -156,7 +156,7 @@ def test_person_signs_in_and_comes_back_to_the_view_of_the_link(browser, cloud, 
 def test_sign_in_that_was_not_begun_here_is_refused(browser, cloud):
     page = browser.new_page()
     page.goto(cloud.console_url + "?code=stolen&state=guessed")
-    expect(page.get_by_role("alert")).to_contain_text("not begun here")
+    expect(page.get_by_role("alert")).to_contain_text("did not start in this tab")
     expect(page.get_by_role("button", name="Sign in")).to_be_visible()
     page.close()
 
@@ -180,7 +180,7 @@ def test_releases_are_listed_with_what_is_going_out(open_view, rollout):
     expect(row).to_contain_text("Rolling out")
     expect(row).to_contain_text("1 % of the fleet")
     page.get_by_label("State").select_option("Withdrawn")
-    expect(page.get_by_text("No release matches.")).to_be_visible()
+    expect(page.get_by_text("No matching releases")).to_be_visible()
     page.get_by_role("link", name="Show all").click()
     expect(page.get_by_role("link", name=rollout.product)).to_be_visible()
 
@@ -192,7 +192,7 @@ def test_release_is_shown_with_its_waves_its_devices_and_who_signed_it(open_view
     waves = page.get_by_role("list").filter(has_text="Wave 1")
     expect(waves.get_by_role("listitem")).to_have_count(3)
     expect(waves).to_contain_text("about 10,000 devices")
-    assert page.locator(".tile", has_text="Told").locator("dd").inner_text() == str(len(rollout.told))
+    assert page.locator(".tile", has_text="Notified").locator("dd").inner_text() == str(len(rollout.told))
     expect(page.get_by_text(key().keyid)).to_be_visible()
     page.get_by_text("Manifest", exact=True).click()
     shown = json.loads(page.locator("#manifest pre").inner_text())
@@ -203,12 +203,12 @@ def test_plot_shows_as_many_devices_as_reported(open_view, rollout):
     page = open_view(rollout.view)
     plot = page.get_by_role("img", name="Devices by state over time")
     expect(plot).to_be_visible()
-    page.get_by_text("As a table").click()
+    page.get_by_text("Show as table").click()
     rows = page.locator("#timeline-table tbody tr")
     assert 10 < rows.count() <= 62
     counts = [int(cell) for cell in rows.last.locator("td.count").all_inner_texts()]
-    tiles = {name: int(page.locator(".tile", has_text=name).locator("dd").inner_text()) for name in ("Told", "Silent")}
-    assert sum(counts) == tiles["Told"] - tiles["Silent"]
+    tiles = {name: int(page.locator(".tile", has_text=name).locator("dd").inner_text()) for name in ("Notified", "Silent")}
+    assert sum(counts) == tiles["Notified"] - tiles["Silent"]
     assert rows.last.locator("td.count").count() == page.locator(".plot .area").count()
 
 
@@ -229,8 +229,8 @@ def test_failing_devices_and_their_reason_are_found_and_the_release_aborted_in_f
     page.get_by_role("button", name="Abort").click()  # 2
     dialog = page.get_by_role("dialog")
     told = len(made.told)
-    expect(dialog).to_contain_text(f"the other {400 - told} devices never hear of it")
-    expect(dialog).to_contain_text(f"Of the {told} devices that were told, {told - 9} have not ended yet")
+    expect(dialog).to_contain_text(f"the other {400 - told} devices will never receive it")
+    expect(dialog).to_contain_text(f"Of the {told} devices already notified, {told - 9} have not finished yet")
     dialog.get_by_role("button", name="Abort").click()  # 3
     expect(page.get_by_text("Withdrawn: an operator aborted it.")).to_be_visible()
     expect(page.locator("article").get_by_text("operator", exact=True)).to_be_visible()
@@ -242,7 +242,7 @@ def test_rejected_drop_is_shown_with_its_reason(open_view, rejected):
     card = page.get_by_role("listitem").filter(has=page.get_by_role("heading", name=rejected))
     expect(card).to_contain_text("key_unknown")
     expect(card).to_contain_text("which is not trusted")
-    card.get_by_text("Files, and the stage").click()
+    card.get_by_text("Files (rejected by ValidateSignature)").click()
     expect(card).to_contain_text(f"inbox/{rejected}.bin")
 
 
@@ -266,10 +266,10 @@ def test_device_that_nobody_knows_is_said_to_be_unknown(open_view):
     page = open_view("#/releases")
     page.get_by_label("Find a device").fill("02-6b-ff-ff-ff-ff")
     page.get_by_role("button", name="Find").click()
-    expect(page.get_by_role("alert")).to_contain_text("Nothing was ever heard of 02:6B:FF:FF:FF:FF")
+    expect(page.get_by_role("alert")).to_contain_text("Unknown device 02:6B:FF:FF:FF:FF")
     page.get_by_label("Find a device").fill("whatever")
     page.get_by_role("button", name="Find").click()
-    expect(page.get_by_role("alert")).to_contain_text("whatever is no MAC address")
+    expect(page.get_by_role("alert")).to_contain_text("“whatever” is not a MAC address")
 
 
 def test_time_is_the_viewers_and_points_to_utc(open_view, pipeline, rollout):
@@ -330,12 +330,12 @@ def test_rollout_is_paused_resumed_and_promoted_with_the_keyboard_alone(open_vie
     act("Pause", f"the other {200 - told} devices wait")
     expect(page.get_by_text("Paused: no further wave")).to_be_visible()
     expect(page.get_by_role("button", name="Promote")).to_have_count(0)
-    act("Resume", f"the other {200 - told} devices are told in the remaining waves")
+    act("Resume", f"the other {200 - told} devices are notified in the remaining waves")
     expect(page.get_by_text("Rolling out")).to_be_visible()
     act(
         "Promote to wave 2",
-        f"about {20 - told} devices more: 10 % of 200 devices in all",
-        "Wave 1 is not watched any longer",
+        f"about {20 - told} more devices: 10 % of 200 devices in total",
+        "Wave 1 is no longer watched",
     )
     expect(page.get_by_role("listitem").filter(has_text="Wave 2")).to_contain_text("watched for 1 d")
     assert pipeline.releases(made.product)[0]["waves_published"] == 2
@@ -393,13 +393,13 @@ def test_action_that_came_too_late_is_refused_with_the_reason(open_view, rollout
     page = open_view(rollout.view)
     refusal = {
         "code": "action_not_allowed",
-        "message": "This published release refuses to pause: its rollout is over.",
+        "message": "Cannot pause: the rollout is complete.",
         "state": "published",
     }
     page.route("**/actions", lambda route: route.fulfill(status=409, json=refusal))
     page.get_by_role("button", name="Pause").click()
     page.get_by_role("dialog").get_by_role("button", name="Pause").click()
-    expect(page.get_by_role("alert")).to_contain_text("its rollout is over")
+    expect(page.get_by_role("alert")).to_contain_text("Cannot pause: the rollout is complete.")
 
 
 # --- what goes wrong --------------------------------------------------------------------------------------------------
@@ -460,7 +460,7 @@ def test_api_that_fails_is_said_to_and_asked_again(open_view, rollout, kind):
         lambda route: route.abort() if kind == "away" else route.fulfill(status=503, json=failure),
     )
     alert = page.get_by_role("alert")
-    expect(alert).to_contain_text("cannot be reached" if kind == "away" else failure["message"])
+    expect(alert).to_contain_text("unreachable" if kind == "away" else failure["message"])
     expect(alert).to_contain_text("Trying again in")
     # What was known stays to be read.
     expect(page.get_by_role("heading", level=1)).to_contain_text(rollout.product)
@@ -473,7 +473,7 @@ def test_empty_stack_says_how_to_make_the_first_release(open_view):
     page = open_view("#/rejected")
     page.route("**/api/releases", lambda route: route.fulfill(json={"releases": []}))
     page.get_by_role("navigation", name="Views").get_by_role("link", name="Releases").click()
-    expect(page.get_by_text("There is no release yet")).to_be_visible()
+    expect(page.get_by_text("No releases yet")).to_be_visible()
     expect(page.get_by_text("aws s3 cp build/app.bin")).to_be_visible()
 
 

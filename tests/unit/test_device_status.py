@@ -84,7 +84,7 @@ def test_success_is_the_highest_state_and_every_end_is_higher_than_what_leads_th
 
 def test_states_are_ranked_as_operators_are_told():
     told = (PROJECT / "docs" / "operators.md").read_text()
-    [listed] = re.findall(r"the highest that it reported: (.*?),\s+in this order", told, re.DOTALL)
+    [listed] = re.findall(r"the highest that it reported, in this order:\s+(.*?)\. ", told, re.DOTALL)
     assert re.findall(r"`(\w+)`", listed) == [state.value for state in DeviceState]
 
 

@@ -1,8 +1,8 @@
-// Asking before anything is done: what will happen, and to how many devices.
+// Confirming an action: what it will do, and to how many devices.
 
 import { el } from "./dom.js";
 import { devices, number, percent } from "./format.js";
-import { ended, told } from "./progress.js";
+import { ended, notified } from "./progress.js";
 
 /** @type {Record<Api.Action["action"], string>} */
 const VERBS = { pause: "Pause", resume: "Resume", promote: "Promote", abort: "Abort" };
@@ -14,10 +14,10 @@ const VERBS = { pause: "Pause", resume: "Resume", promote: "Promote", abort: "Ab
 export const label = ({ action, wave }) => (action === "promote" ? `${VERBS[action]} to wave ${wave}` : VERBS[action]);
 
 /**
- * Ask in a dialog. Gives whether the answer is yes.
+ * Ask for confirmation in a dialog.
  * @param {Api.Action} action
  * @param {Api.ReleaseDetails} release
- * @returns {Promise<boolean>}
+ * @returns {Promise<boolean>} Whether the answer is yes.
  */
 export function askFirst(action, release) {
   const what = `${release.product} ${release.version}`;
@@ -29,7 +29,7 @@ export function askFirst(action, release) {
     el("div", { class: "choices" }, cancel, confirm));
   document.body.append(dialog);
   dialog.showModal();
-  // Neither a slip of the hand nor Enter does what cannot be undone.
+  // A stray Enter must not do what cannot be undone.
   cancel.focus();
   return new Promise((resolve) => {
     dialog.addEventListener("close", () => {
@@ -41,31 +41,31 @@ export function askFirst(action, release) {
 }
 
 /**
- * What an action does, in sentences with numbers of devices.
+ * What an action will do, in sentences that name numbers of devices.
  * @param {Api.Action} action
  * @param {Api.ReleaseDetails} release
  * @returns {string[]}
  */
 function consequences(action, release) {
-  const reached = told(release);
+  const reached = notified(release);
   const waiting = Math.max(0, release.population - reached);
-  const others = release.population ? `the other ${devices(waiting)}` : "the others, of which none is known yet,";
+  const others = release.population ? `the other ${devices(waiting)}` : "all other devices (none known yet)";
   switch (action.action) {
     case "pause":
       return [
-        `No further wave starts: ${others} wait until somebody resumes the release.`,
-        `The ${devices(reached)} that were told keep it, and go on with it.`,
+        `No further wave starts: ${others} wait until someone resumes the release.`,
+        `The ${devices(reached)} already notified will continue updating.`,
       ];
     case "resume":
       return [
-        `The rollout goes on where it was: ${others} are told in the remaining waves, unless too many devices fail.`,
+        `The rollout continues: ${others} are notified in the remaining waves, unless too many devices fail.`,
       ];
     case "promote":
       return promotion(action, release, reached);
     case "abort":
       return [
-        `The release is withdrawn, and no device is offered it any longer: ${release.is_staged && release.state !== "published" ? `${others} never hear of it.` : "whoever has not asked for it yet never gets it."}`,
-        `Of the ${devices(reached)} that were told, ${number(Math.max(0, reached - ended(release)))} have not ended yet: those that wait or download are told to stop.`,
+        `The release is withdrawn and no longer offered: ${release.is_staged && release.state !== "published" ? `${others} will never receive it.` : "devices that have not fetched it yet never will."}`,
+        `Of the ${devices(reached)} already notified, ${number(Math.max(0, reached - ended(release)))} have not finished yet: those still waiting or downloading are told to stop.`,
         `The ${devices(release.devices.installed ?? 0)} that installed it keep running it.`,
         "This cannot be undone.",
       ];
@@ -79,11 +79,12 @@ function consequences(action, release) {
  */
 function promotion(action, release, reached) {
   const wave = release.waves.find(({ number }) => number === action.wave);
-  if (!wave) throw new Error(`The API offers wave ${action.wave}, and the release has no such wave.`);
+  if (!wave) throw new Error(`The API allows wave ${action.wave}, but the release has no such wave.`);
   const more = Math.max(0, Math.round((release.population * wave.percent) / 100) - reached);
-  const who = release.population ? `about ${devices(more)} more` : "its devices, of which none is known yet";
   return [
-    `Wave ${wave.number} goes out now instead of later, to ${who}: ${percent(wave.percent)} of ${release.population ? devices(release.population) : "the fleet"} in all.`,
-    `Wave ${release.waves_published} is not watched any longer. ${release.rollout?.window ? "The release’s window still holds." : "The thresholds still hold for later waves."}`,
+    release.population
+      ? `Wave ${wave.number} goes out now and reaches about ${number(more)} more devices: ${percent(wave.percent)} of ${devices(release.population)} in total.`
+      : `Wave ${wave.number} goes out now, to ${percent(wave.percent)} of the fleet in total. No devices are known yet.`,
+    `Wave ${release.waves_published} is no longer watched. ${release.rollout?.window ? "The rollout window still applies." : "The abort thresholds still apply to later waves."}`,
   ];
 }

@@ -1,9 +1,9 @@
-// Requests to the operators' API. The build derives the types in `Api` from api/operator.yaml.
+// Requests to the operators' API. `make lint` derives the types in `Api` from api/operator.yaml.
 
 import { address } from "./format.js";
 import { SessionLost, accessToken } from "./session.js";
 
-/** The API refused, or did not answer; `message` is for people. */
+/** The API refused a request or did not answer; `message` is for people. */
 export class ApiError extends Error {
   /**
    * @param {number} status
@@ -57,7 +57,7 @@ async function send(url, options) {
   if (answer.status === 401) throw new SessionLost("Your session has ended.");
   const document = await answer.json().catch(() => ({}));
   if (!answer.ok) {
-    throw new ApiError(answer.status, document.code, document.message ?? `The API answers ${answer.status}.`);
+    throw new ApiError(answer.status, document.code, document.message ?? `The API answered ${answer.status}.`);
   }
   return document;
 }
@@ -73,6 +73,6 @@ async function attempt(url, options, isRefused) {
     return await fetch(url, { ...options, headers });
   } catch (error) {
     if (options.signal?.aborted) throw error;
-    throw new ApiError(0, "unreachable", "The API cannot be reached.");
+    throw new ApiError(0, "unreachable", "The API is unreachable.");
   }
 }

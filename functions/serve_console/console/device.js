@@ -1,4 +1,4 @@
-// One device: what it runs, and what it said of each release.
+// One device: the firmware that it runs, and what it reported about each release.
 
 import { describeDevice } from "./api.js";
 import { el, updater } from "./dom.js";
@@ -27,15 +27,15 @@ export function deviceView(mac, query) {
 /** @param {Api.Device} device */
 const facts = (device) => el("dl", { class: "facts" },
   fact("Product", device.product ?? "–"),
-  fact("Runs", device.running_version ?? "–"),
-  fact("Last check-in", time(device.last_seen_at)),
+  fact("Running", device.running_version ?? "–"),
+  fact("Last seen", time(device.last_seen_at)),
   fact("Tags", device.tags.length ? device.tags.map((tag) => el("span", { class: "tag" }, tag)) : "none"));
 
 /** @param {Api.Device} device */
 function history(device) {
-  if (!device.history.length) return el("p", { class: "empty" }, "It said nothing of any release yet.");
+  if (!device.history.length) return el("p", { class: "empty" }, "No reports yet");
   return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "History" }, el("table", {},
-    el("thead", {}, el("tr", {}, ["When", "Release", "State", "Reason", "Then ran"].map((name) => el("th", { scope: "col" }, name)))),
+    el("thead", {}, el("tr", {}, ["When", "Release", "State", "Reason", "Running"].map((name) => el("th", { scope: "col" }, name)))),
     el("tbody", {}, device.history.map((entry) => el("tr", {},
       el("td", {}, time(entry.last_reported_at)),
       el("td", {}, el("a", { href: `#/releases/${entry.release_id}` }, entry.version)),

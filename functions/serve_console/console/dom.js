@@ -1,7 +1,7 @@
-// Elements, made without ever reading a text as HTML.
+// Builds elements. No text is ever parsed as HTML.
 
-/** @typedef {Node | string | null | undefined | Child[]} Child What becomes a child; texts become text nodes. */
-/** @typedef {Record<string, unknown>} Attributes `onclick` and the like are listeners; false, null and undefined leave an attribute out. */
+/** @typedef {Node | string | null | undefined | Child[]} Child What an element can contain; strings become text nodes. */
+/** @typedef {Record<string, unknown>} Attributes Functions are listeners, as `onclick`; false, null and undefined leave an attribute out. */
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -52,7 +52,7 @@ function flat(children) {
 }
 
 /**
- * A span whose style depends on data. The Content-Security-Policy allows no attribute `style`.
+ * A span placed or sized by data. The Content-Security-Policy forbids `style` attributes.
  * @param {Attributes} attributes
  * @param {"left" | "width"} property
  * @param {number} share Percent of the container's width.
@@ -64,7 +64,7 @@ export function sized(attributes, property, share) {
 }
 
 /**
- * Put other children into a container; what has the focus or is unfolded stays so, known by its id.
+ * Replace a container's children. Elements with an id keep the focus and stay unfolded.
  * @param {Element} container
  * @param {...Child} children
  */
@@ -77,7 +77,7 @@ export function update(container, ...children) {
 }
 
 /**
- * Redraw only what changed, so that nothing moves under the hands of whoever reads it.
+ * Redraw only when the facts have changed, so that the page does not move while someone is reading it.
  * @template {unknown[]} Facts
  * @param {Element} container
  * @param {(...facts: Facts) => Child} draw

@@ -1,4 +1,4 @@
-// Times, numbers and the names of states, as people read them.
+// Times, numbers and names of states in readable form.
 
 import { el } from "./dom.js";
 
@@ -19,7 +19,7 @@ export const RELEASE_STATES = {
 };
 
 /**
- * In the order in which a device passes them.
+ * In the order that a device goes through them.
  * @type {Record<Api.DeviceState, string>}
  */
 export const DEVICE_STATES = {
@@ -42,13 +42,13 @@ export const number = (value) => NUMBER.format(value);
 export const devices = (count) => `${number(count)} ${count === 1 ? "device" : "devices"}`;
 
 /**
- * A percentage without needless decimals.
+ * A percentage without trailing zeros.
  * @param {number} value
  */
 export const percent = (value) => `${NUMBER.format(value)} %`;
 
 /**
- * A time in the viewer's zone, with UTC for who points at it.
+ * A time in the viewer's time zone; UTC is in the tooltip.
  * @param {string | null | undefined} text
  */
 export function time(text) {
@@ -83,14 +83,14 @@ export function address(path, query) {
 }
 
 /**
- * A fact in a list of facts.
+ * A name and its value, for a description list.
  * @param {string} name
  * @param {...Child} value
  */
 export const fact = (name, ...value) => el("div", {}, el("dt", {}, name), el("dd", {}, value));
 
 /**
- * The name of whoever acted: `cognito:<user name>:<sub>`, or an ARN.
+ * The short name of a caller: `cognito:<user name>:<sub>`, or an ARN.
  * @param {string} caller
  */
 export function actor(caller) {

@@ -1,4 +1,4 @@
-// The frame: who is signed in, which view is shown, and when it is read again.
+// The frame: who is signed in, which view is shown, and when it is reloaded.
 
 import { ApiError } from "./api.js";
 import { el, update } from "./dom.js";
@@ -11,7 +11,7 @@ import { SessionLost, signIn, signOut, start, user } from "./session.js";
 const SOON_SECONDS = 5;
 const LATER_SECONDS = 60;
 /**
- * What is shown in the frame; `load` reads it anew, and gives whether something is under way.
+ * What the frame shows; `load` refreshes it and tells whether something is under way.
  * @typedef {{ title: string, element: Node, load(signal: AbortSignal): Promise<boolean> }} View
  */
 /** @import { Child } from "./dom.js" */
@@ -33,11 +33,11 @@ let reading;
 /** @type {number | undefined} */
 let timer;
 let failures = 0;
-let isAboutReading = false; // what the notice says is over when a reading succeeds
+let isAboutReading = false; // the notice is about a failed reading, and goes away when one succeeds
 let isFirst = true; // nothing was shown yet, so the browser's own focus is right
 
 /**
- * An element of the page, which is there.
+ * An element of index.html.
  * @param {string} id
  */
 const by = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
@@ -48,7 +48,7 @@ async function begin() {
     const back = await start();
     if (back !== null && back !== location.hash) location.hash = back;
   } catch (error) {
-    return showSignIn(error instanceof SessionLost ? error.message : "The console could not be started. Try again.");
+    return showSignIn(error instanceof SessionLost ? error.message : "The console could not start. Try again.");
   }
   return show();
 }
@@ -72,7 +72,7 @@ const macInput = () => /** @type {HTMLInputElement} */ (by("find-mac"));
 function find() {
   const mac = macInput().value.trim();
   if (/^[0-9A-Fa-f]{2}([:-]?[0-9A-Fa-f]{2}){5}$/.test(mac)) location.hash = `#/devices/${mac.toUpperCase()}`;
-  else notify(`${mac || "Nothing"} is no MAC address. Expected one such as AA:BB:CC:DD:EE:FF.`);
+  else notify(`“${mac}” is not a MAC address. Enter one such as AA:BB:CC:DD:EE:FF.`);
 }
 
 async function show() {
@@ -97,7 +97,7 @@ async function show() {
 }
 
 /**
- * The view of a path, and what the path says that it is about.
+ * The view of a path, and its subject: an id or a MAC.
  * @param {string} path
  */
 function match(path) {
@@ -117,7 +117,7 @@ function replaceHash(hash) {
   return show();
 }
 
-/** Read the view, and go on reading it while it is shown. */
+/** Load the view, and reload it while it is shown. */
 async function read(isNew = false) {
   clearTimeout(timer);
   reading?.abort();
@@ -140,7 +140,7 @@ async function read(isNew = false) {
 }
 
 /**
- * After an action: say how it went, and show what is so now.
+ * After an action: report its result, and show the new state.
  * @param {string} what
  * @param {unknown} [error]
  */
@@ -163,7 +163,7 @@ function fail(error) {
   failures += 1;
   const seconds = Math.min(SOON_SECONDS * 2 ** (failures - 1), LATER_SECONDS);
   again(seconds);
-  const what = error instanceof ApiError ? error.message : "The console failed to show this.";
+  const what = error instanceof ApiError ? error.message : "The console could not show this page.";
   return notify(`${what} Trying again in ${seconds} seconds.`, el("button", { type: "button", id: "retry", onclick: () => read() }, "Try now"));
 }
 
@@ -176,7 +176,7 @@ function again(seconds) {
 const isLive = () => by("live").getAttribute("aria-pressed") === "true";
 
 function showLostSession() {
-  notify("Your session has ended. Sign in again, and you are back here.", el("button", { type: "button", id: "sign-in-again", class: "primary", onclick: signIn }, "Sign in"));
+  notify("Your session has ended. Sign in again to return to this page.", el("button", { type: "button", id: "sign-in-again", class: "primary", onclick: signIn }, "Sign in"));
   by("sign-in-again").focus();
 }
 
@@ -185,12 +185,12 @@ function showSignIn(message = "") {
   notify(message);
   update(by("main"), el("section", { class: "welcome" },
     el("h1", {}, "Firmware console"),
-    el("p", {}, "Sign in to see what is going out to your devices, how far it is, and what fails."),
+    el("p", {}, "Sign in to see which releases are going out to your devices, their progress, and what fails."),
     el("button", { type: "button", class: "primary", id: "sign-in", onclick: signIn }, "Sign in")));
 }
 
 /**
- * Say what is wrong, or nothing. What was shown stays.
+ * Show a message, or clear it. The view stays.
  * @param {string} text
  * @param {...Child} children
  */

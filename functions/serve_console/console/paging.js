@@ -1,4 +1,4 @@
-// Lists come in pages; these are the steps between them.
+// Navigation between the pages of a list.
 
 import { el } from "./dom.js";
 import { address } from "./format.js";
@@ -6,7 +6,7 @@ import { address } from "./format.js";
 /** @import { Child } from "./dom.js" */
 
 /**
- * Links to the first and the following page of a view that lists the newest first; none where there is one page.
+ * Links to the first and the next page of a view that lists the newest first; nothing if there is only one page.
  * @param {string} view
  * @param {{ after: string } & Record<string, string>} query
  * @param {string | undefined} next
@@ -19,7 +19,7 @@ export function pageLinks(view, query, next) {
 }
 
 /**
- * What leads from page to page.
+ * The controls below a list.
  * @param {string} label
  * @param {...Child} steps
  */

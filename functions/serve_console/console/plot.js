@@ -5,19 +5,19 @@ import { DEVICE_STATES, number, time } from "./format.js";
 
 /** @typedef {Api.Timeline["points"][number]} Point How many devices were in which state at a time. */
 /** @typedef {{ at: string, name: string }} Mark When a wave went out. */
-/** @typedef {(value: number) => number} Scale From a value to a place in the picture. */
+/** @typedef {(value: number) => number} Scale From a value to a position in the picture. */
 
 const HEIGHT = 240;
 const MARGIN = { top: 18, right: 12, bottom: 26, left: 52 };
 /**
- * From the ground up: what is done, what failed, what is under way.
+ * From the bottom up: finished, failed, in progress.
  * @type {Api.DeviceState[]}
  */
 const STACK = ["installed", "rolled_back", "rejected", "failed", "rebooting", "verifying", "downloading"];
 const TICKS = 4;
 
 /**
- * A plot in a container; it follows the container's width.
+ * A plot that fills the width of its container.
  * @param {Element} container
  */
 export function plot(container) {
@@ -48,14 +48,14 @@ function picture(points, waves, width) {
   const heading = el("h2", { id: "timeline-heading" }, "Devices by state over time");
   const latest = points.at(-1);
   if (!latest) {
-    return el("section", { class: "card", "aria-labelledby": "timeline-heading" }, heading, el("p", { class: "faint" }, "No device has reported yet."));
+    return el("section", { class: "card", "aria-labelledby": "timeline-heading" }, heading, el("p", { class: "faint" }, "No reports yet"));
   }
   const states = STACK.filter((state) => points.some((point) => count(point, state) > 0));
   return el("section", { class: "card", "aria-labelledby": "timeline-heading" },
     heading,
     chart(points, latest, waves, states, width),
     el("ul", { class: "legend" }, [...states].reverse().map((state) => el("li", {}, el("span", { class: `swatch ${state}` }), `${DEVICE_STATES[state]} ${number(count(latest, state))}`))),
-    el("details", { id: "timeline-table" }, el("summary", {}, "As a table"), table(points, states)));
+    el("details", { id: "timeline-table" }, el("summary", {}, "Show as table"), table(points, states)));
 }
 
 /**
@@ -74,7 +74,7 @@ const count = (point, state) => point.devices[state] ?? 0;
 function chart(points, latest, waves, states, width) {
   const end = Date.parse(latest.at);
   const begin = Math.min(...[...points, ...waves].map((event) => Date.parse(event.at)));
-  // A single moment has a width too.
+  // A single moment needs a width as well.
   const length = Math.max(end - begin, 1000);
   const most = Math.max(1, ...points.map((point) => states.reduce((sum, state) => sum + count(point, state), 0)));
   const step = tickStep(most);
@@ -83,7 +83,7 @@ function chart(points, latest, waves, states, width) {
   const x = (moment) => MARGIN.left + ((moment - begin) / length) * (width - MARGIN.left - MARGIN.right);
   /** @type {Scale} */
   const y = (height) => HEIGHT - MARGIN.bottom - (height / top) * (HEIGHT - MARGIN.top - MARGIN.bottom);
-  const summary = `${states.map((state) => `${DEVICE_STATES[state]}: ${number(count(latest, state))}`).join(", ")} at the end.`;
+  const summary = `${states.map((state) => `${DEVICE_STATES[state]}: ${number(count(latest, state))}`).join(", ")} now.`;
   return svg("svg", { class: "plot", role: "img", "aria-label": `Devices by state over time. ${summary}`, viewBox: `0 0 ${width} ${HEIGHT}`, width, height: HEIGHT },
     range(0, top, step).map((tick) => [
       svg("line", { class: "grid", x1: MARGIN.left, x2: width - MARGIN.right, y1: y(tick), y2: y(tick) }),

@@ -1,4 +1,4 @@
-// One release: how far it is, what fails and why, and what can be done about it.
+// One release: its progress, its failures and their reasons, and the actions that it allows.
 
 import { act, describeRelease, describeTimeline, listDevices } from "./api.js";
 import { askFirst, label } from "./actions.js";
@@ -8,19 +8,19 @@ import {
 } from "./format.js";
 import { pages } from "./paging.js";
 import { plot } from "./plot.js";
-import { ended, isAtWork, isUnderWay, reported, told } from "./progress.js";
+import { ended, isAtWork, isUnderWay, notified, reported } from "./progress.js";
 
 /** @import { Child } from "./dom.js" */
 /** @import { User } from "./session.js" */
 /** @typedef {Api.ReleaseDetails} Release */
 /** @typedef {(action: Api.Action, release: Release) => Promise<void>} DoIt */
 /**
- * What a release needs of the page around it: who looks, reading the view anew, and saying how an action went.
+ * What a release needs of the page around it: who is looking, a way to reload the view, and to report on an action.
  * @typedef {{ who: User, read(): Promise<void>, did(what: string, error?: unknown): Promise<void> }} Frame
  */
 
 const PAGE = 50;
-// Counting the past of a whole fleet takes longer than looking at its present.
+// Counting the past of a whole fleet takes longer than reading its present state.
 const TIMELINE_EVERY = 3;
 
 /**
@@ -91,7 +91,7 @@ export function releaseView(id, query, frame) {
  */
 function head(release, who, doIt) {
   return [
-    el("nav", { class: "crumbs", "aria-label": "Where this is" }, el("a", { href: "#/releases" }, "Releases"), " / ", el("a", { href: address("#/releases", { product: release.product }) }, release.product)),
+    el("nav", { class: "crumbs", "aria-label": "Breadcrumb" }, el("a", { href: "#/releases" }, "Releases"), " / ", el("a", { href: address("#/releases", { product: release.product }) }, release.product)),
     el("div", { class: "head" },
       el("h1", {}, `${release.product} `, el("span", { class: "version" }, release.version)),
       releaseBadge(release),
@@ -104,21 +104,21 @@ function head(release, who, doIt) {
 /** @param {Release} release */
 function state(release) {
   if (release.state === "withdrawn") return el("p", { class: "callout bad" }, `Withdrawn: ${release.withdrawn_because}.`);
-  if (release.is_aborted) return el("p", { class: "callout bad" }, "An operator aborted it; it is being withdrawn.");
-  if (release.is_paused && release.state !== "published") return el("p", { class: "callout" }, "Paused: no further wave starts until somebody resumes it.");
+  if (release.is_aborted) return el("p", { class: "callout bad" }, "An operator aborted this release; it is being withdrawn.");
+  if (release.is_paused && release.state !== "published") return el("p", { class: "callout" }, "Paused: no further wave starts until someone resumes it.");
   return release.warnings.map((warning) => el("p", { class: "callout" }, warning));
 }
 
 /** @param {Release} release */
 function tiles(release) {
   const heard = reported(release);
-  const reached = Math.max(told(release), heard);
+  const reached = Math.max(notified(release), heard);
   /** @type {(label: string, count: number, kind?: string) => Child} */
   const tile = (label, count, kind = "") => el("div", { class: `tile ${kind}` }, el("dt", {}, label), el("dd", {}, number(count)));
   return el("dl", { class: "tiles" },
-    tile("Told", reached),
+    tile("Notified", reached),
     tile("Installed", release.devices.installed ?? 0, "good"),
-    tile("Under way", heard - ended(release)),
+    tile("In progress", heard - ended(release)),
     tile("Failing", release.failing.count, release.failing.count ? "bad" : ""),
     tile("Silent", reached - heard));
 }
@@ -153,18 +153,18 @@ const size = (release, wave) => (release.population ? `about ${devices(Math.roun
 function status(release, wave) {
   if (wave.is_published) {
     const isPresent = wave.number === release.waves_published && release.state === "rolling_out";
-    return isPresent ? ["present", `watched for ${duration(wave.soak)}`] : ["out", "out"];
+    return isPresent ? ["present", `watched for ${duration(wave.soak)}`] : ["out", "sent"];
   }
-  if (release.state === "withdrawn" || release.is_aborted) return ["off", "will not go out"];
-  return ["waits", wave.number === release.waves_published + 1 ? "next" : "waits"];
+  if (release.state === "withdrawn" || release.is_aborted) return ["off", "will not be sent"];
+  return ["waits", wave.number === release.waves_published + 1 ? "next" : "waiting"];
 }
 
 /** @param {Release} release */
 function next(release) {
   const [latest] = release.decisions;
-  if (release.state === "published") return "Every wave is out and was watched.";
+  if (release.state === "published") return "All waves were sent and watched.";
   if (!latest || release.state === "withdrawn" || release.is_paused) return null;
-  if (latest.step === "wait") return ["Next look: ", time(latest.until), `, since ${latest.why}.`];
+  if (latest.step === "wait") return ["Next check: ", time(latest.until), ` (${latest.why})`];
   return null;
 }
 
@@ -175,7 +175,7 @@ const wavesOut = (release) => release.decisions
 
 /** @param {Release} release */
 function reasons(release) {
-  if (!release.failing.count) return el("p", { class: "faint" }, "No device fails.");
+  if (!release.failing.count) return el("p", { class: "faint" }, "No failing devices");
   return [
     el("p", {}, el("strong", {}, `${devices(release.failing.count)} failing`), ", for these reasons:"),
     el("ul", { class: "reasons" }, release.failing.reasons.map((reason) => {
@@ -196,7 +196,7 @@ function reasons(release) {
  */
 function deviceList(id, chosen, frame) {
   let wanted = chosen;
-  const cursors = [""]; // Where the pages begin, up to the present one.
+  const cursors = [""]; // Where each page begins, up to the current one.
   const body = el("div", {});
   const draw = updater(body, table);
   const select = el("select", { id: "device-state", onchange: () => {
@@ -214,10 +214,10 @@ function deviceList(id, chosen, frame) {
    * @param {number} total
    */
   function table(found, from, total) {
-    if (!found.devices.length) return el("p", { class: "faint" }, wanted === "failing" ? null : "None.");
+    if (!found.devices.length) return el("p", { class: "faint" }, wanted === "failing" ? null : "No devices");
     return [
       el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Devices" }, el("table", {},
-        el("thead", {}, el("tr", {}, ["Device", "Reason", "State", "Runs", "Since"].map((label) => el("th", { scope: "col" }, label)))),
+        el("thead", {}, el("tr", {}, ["Device", "Reason", "State", "Running", "Since"].map((label) => el("th", { scope: "col" }, label)))),
         el("tbody", {}, found.devices.map((device) => el("tr", {},
           el("td", {}, el("a", { class: "mono", id: `device-${device.mac}`, href: `#/devices/${device.mac}` }, device.mac)),
           el("td", { class: "reason" }, device.reason ?? "–"),
@@ -253,10 +253,10 @@ function deviceList(id, chosen, frame) {
 
 /** @param {Release} release */
 const about = (release) => el("section", { class: "card", "aria-labelledby": "about-heading" },
-  el("h2", { id: "about-heading" }, "What was signed"),
+  el("h2", { id: "about-heading" }, "Details"),
   el("dl", { class: "facts inside" },
-    fact("Signed by the key", el("code", {}, release.keyid)),
-    fact("For", release.target_count === null ? `the whole fleet of ${release.product}` : devices(release.target_count)),
+    fact("Signing key", el("code", {}, release.keyid)),
+    fact("Targets", release.target_count === null ? "the whole fleet" : devices(release.target_count)),
     fact("Chip", release.chip),
     fact("Image", bytes(release.image_size)),
     fact("SHA-256", el("code", {}, release.image_sha256)),
@@ -270,22 +270,22 @@ const about = (release) => el("section", { class: "card", "aria-labelledby": "ab
 /** @param {Release} release */
 const log = (release) => [
   el("section", { class: "card", "aria-labelledby": "actions-heading" },
-    el("h2", { id: "actions-heading" }, "Who did what"),
-    release.actions.length ? el("ul", { class: "plain" }, release.actions.map((entry) => el("li", {}, time(entry.at), " ", el("strong", {}, actor(entry.caller)), ` ${PAST[entry.action] ?? entry.action}`))) : el("p", { class: "faint" }, "Nobody did anything to it.")),
+    el("h2", { id: "actions-heading" }, "Operator actions"),
+    release.actions.length ? el("ul", { class: "plain" }, release.actions.map((entry) => el("li", {}, time(entry.at), " ", el("strong", {}, actor(entry.caller)), ` ${PAST[entry.action] ?? entry.action}`))) : el("p", { class: "faint" }, "No actions yet")),
   el("section", { class: "card", "aria-labelledby": "decisions-heading" },
-    el("h2", { id: "decisions-heading" }, "What was decided, and from which numbers"),
-    release.decisions.length ? decisions(release.decisions) : el("p", { class: "faint" }, "Nothing yet.")),
+    el("h2", { id: "decisions-heading" }, "Rollout decisions"),
+    release.decisions.length ? decisions(release.decisions) : el("p", { class: "faint" }, "No decisions yet")),
 ];
 
 /** @type {Record<string, string>} */
-const PAST = { pause: "paused it", resume: "resumed it", promote: "promoted it", abort: "aborted it" };
+const PAST = { pause: "paused the release", resume: "resumed the release", promote: "promoted the release", abort: "aborted the release" };
 
 const NUMBERS = /** @type {const} */ (["expected", "reported", "ended", "installed", "failed"]);
 
 /** @param {Api.Decision[]} all */
 const decisions = (all) => el("div", { class: "scroll tall", tabindex: "0", role: "region", "aria-label": "Decisions" }, el("table", {},
   el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "When"), el("th", { scope: "col" }, "Decision"),
-    ["Expected", "Reported", "Ended", "Installed", "Failed"].map((label) => el("th", { scope: "col", class: "count" }, label)))),
+    ["Expected", "Reported", "Finished", "Installed", "Failed"].map((label) => el("th", { scope: "col", class: "count" }, label)))),
   el("tbody", {}, all.map((decision) => el("tr", {},
     el("td", {}, time(decision.decided_at)),
     el("td", { class: "reason" }, explain(decision)),
@@ -297,11 +297,10 @@ const decisions = (all) => el("div", { class: "scroll tall", tabindex: "0", role
  */
 function explain(decision) {
   switch (decision.step) {
-    case "publish": return `Wave ${decision.wave} goes out, to ${percent(decision.percent ?? 0)}`;
+    case "publish": return `Send wave ${decision.wave}: ${percent(decision.percent ?? 0)} of devices`;
     case "wait": return ["Wait until ", time(decision.until), `: ${decision.why}`];
     case "abort": return `Abort: ${decision.why}`;
     case "hold": return "Paused";
-    case "complete": return "Done";
-    default: return decision.step;
+    case "complete": return "Complete";
   }
 }

@@ -62,7 +62,7 @@ function reach(release) {
 /** @param {Filter} filter */
 function empty(filter) {
   if (filter.product || filter.state || filter.after) {
-    return el("div", { class: "empty" }, el("p", {}, "No release matches."), el("a", { class: "button", href: "#/releases" }, "Show all"));
+    return el("div", { class: "empty" }, el("p", {}, "No matching releases"), el("a", { class: "button", href: "#/releases" }, "Show all"));
   }
   const commands = [
     "ota-sign sign build/app.bin --product demo --version 1.0.0 --changelog \"The first one.\"",
@@ -70,8 +70,8 @@ function empty(filter) {
     "aws s3 cp build/app.manifest.json s3://BUCKET/inbox/demo/",
   ].join("\n");
   return el("div", { class: "empty" },
-    el("h2", {}, "There is no release yet"),
-    el("p", {}, "Sign an image and drop it into the inbox; the rest happens by itself. BUCKET is the stack’s output BucketName."),
+    el("h2", {}, "No releases yet"),
+    el("p", {}, "Sign an image and drop it into the inbox; the pipeline does the rest. BUCKET is the stack output BucketName."),
     el("pre", { tabindex: "0" }, commands),
-    el("p", {}, "When nothing comes of it, look at the ", el("a", { href: "#/rejected" }, "rejected drops"), "."));
+    el("p", {}, "If no release appears, check the ", el("a", { href: "#/rejected" }, "rejected drops"), "."));
 }

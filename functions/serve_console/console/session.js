@@ -1,10 +1,10 @@
-// Signing in at Cognito: authorization code with PKCE (RFC 7636), no secret in the page.
-// The tokens live in the tab's sessionStorage: a reload keeps them, closing the tab ends them.
+// Signing in with Cognito: authorization code with PKCE (RFC 7636), no secret in the page.
+// The tokens are in the tab's sessionStorage: they survive a reload, but not closing the tab.
 
 const TOKENS = "tokens";
 const ATTEMPT = "sign-in";
 const PAGE = location.origin + location.pathname;
-// A token that ends while a request is under way would be of no use.
+// A token could expire while a request is under way.
 const EARLY_SECONDS = 60;
 
 /** @typedef {{ access: string, refresh: string }} Tokens */
@@ -15,10 +15,10 @@ let configuration;
 /** @type {Promise<Tokens> | undefined} */
 let refreshing;
 
-/** Nobody is signed in, or no longer. */
+/** Nobody is signed in, or the session has ended. */
 export class SessionLost extends Error {}
 
-/** Read where to sign in, and finish signing in when we come back from there. Gives the view to return to, or null. */
+/** Load the configuration, and finish a sign-in that comes back from Cognito. Returns the view to show, or null. */
 export async function start() {
   const answer = await fetch("config.json");
   if (!answer.ok) throw new Error(`config.json: ${answer.status}`);
@@ -29,15 +29,15 @@ export async function start() {
   sessionStorage.removeItem(ATTEMPT);
   const view = attempt?.view ?? "";
   history.replaceState(null, "", location.pathname + view);
-  // Somebody else's code would sign us in as somebody else (RFC 6749 section 10.12).
-  if (!attempt || query.get("state") !== attempt.state) throw new SessionLost("This sign-in was not begun here.");
+  // An attacker's code would sign the user in as the attacker (RFC 6749 section 10.12).
+  if (!attempt || query.get("state") !== attempt.state) throw new SessionLost("This sign-in did not start in this tab.");
   const code = query.get("code");
   if (code === null) throw new SessionLost(query.get("error_description") ?? "The sign-in was not completed.");
   await fetchTokens({ grant_type: "authorization_code", code, redirect_uri: PAGE, code_verifier: attempt.verifier });
   return view;
 }
 
-/** Leave for the sign-in pages, to return to the present view. */
+/** Go to the sign-in page, and return to the current view afterwards. */
 export async function signIn() {
   const attempt = { state: random(), verifier: random(), view: location.hash };
   sessionStorage.setItem(ATTEMPT, JSON.stringify(attempt));
@@ -53,26 +53,26 @@ export async function signIn() {
   })}`);
 }
 
-/** Forget the tokens, and end the session at Cognito too. */
+/** Delete the tokens, and end the session at Cognito too. */
 export function signOut() {
   sessionStorage.removeItem(TOKENS);
   location.assign(`${configuration.signInUrl}/logout?${new URLSearchParams({ client_id: configuration.clientId, logout_uri: PAGE })}`);
 }
 
 /**
- * A token for the API; a fresh one where the present one is over, or `isRefused`.
+ * A token for the API; a new one if the current one has expired or `isRefused`.
  * @param {boolean} isRefused
  */
 export async function accessToken(isRefused) {
   const tokens = stored();
-  if (!tokens) throw new SessionLost("Nobody is signed in.");
+  if (!tokens) throw new SessionLost("You are not signed in.");
   if (!isRefused && claims(tokens.access).exp - EARLY_SECONDS > Date.now() / 1000) return tokens.access;
   refreshing ??= fetchTokens({ grant_type: "refresh_token", refresh_token: tokens.refresh }).finally(() => { refreshing = undefined; });
   return (await refreshing).access;
 }
 
 /**
- * Whoever is signed in. It decides what is shown; what is allowed, the API decides.
+ * The user who is signed in. This decides what the page shows; the API decides what is allowed.
  * @returns {User | null}
  */
 export function user() {
@@ -91,7 +91,7 @@ async function fetchTokens(form) {
     method: "POST",
     body: new URLSearchParams({ client_id: configuration.clientId, ...form }),
   });
-  if (answer.status >= 500) throw new Error(`The sign-in service answers ${answer.status}.`);
+  if (answer.status >= 500) throw new Error(`The sign-in service answered ${answer.status}.`);
   if (!answer.ok) {
     sessionStorage.removeItem(TOKENS);
     throw new SessionLost("Your session has ended.");
@@ -106,7 +106,7 @@ async function fetchTokens(form) {
 const stored = () => JSON.parse(sessionStorage.getItem(TOKENS) ?? "null");
 
 /**
- * API Gateway checks the signature; here it is only read.
+ * Reads a token without checking its signature, which API Gateway does.
  * @param {string} token
  * @returns {{ exp: number, username: string, "cognito:groups"?: string[] }}
  */
