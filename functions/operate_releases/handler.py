@@ -1,7 +1,7 @@
 """OperateReleases: what operators see of releases and devices, and what they do to them.
 
-The event is API Gateway's, with the caller's identity in `caller`. Whoever may invoke this function has seen to it that
-the caller may do what he asks for. An answer may hold `wake`: an execution that should go on with a release.
+The event is API Gateway's, with the caller's identity in `caller`; the function that invokes this one has checked that
+the caller may make the request. An answer may contain `wake`: an execution that should continue a release.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> Answer:
 
 
 def route(event: Mapping[str, Any]) -> Answer:
-    """Do what the request's method and path say."""
+    """Answer the request by its method and path."""
     work, parameters = ROUTES.get((event["httpMethod"], event["resource"]), (None, ()))
     if work is None:
         raise RequestRefused(404, "not_found", "There is no such path with this method.")
@@ -58,7 +58,7 @@ def route(event: Mapping[str, Any]) -> Answer:
         raise RequestRefused(404, "release_unknown", f"There is no release {error}.") from error
     except UnknownDevice as error:
         raise RequestRefused(
-            404, "device_unknown", f"Nothing was ever heard of {error}, and it has no tags."
+            404, "device_unknown", f"Unknown device {error}: it has never reported and has no tags."
         ) from error
 
 
@@ -66,7 +66,11 @@ def list_releases(event: Mapping[str, Any]) -> Answer:
     """`GET /releases`, newest first."""
     product = query_parameter(event, "product")
     if product is not None and not is_product(product):
-        raise RequestRefused(400, "product_invalid", "The query's product is none.")
+        raise RequestRefused(
+            400,
+            "product_invalid",
+            f"{product!r:.80} is not a valid product name; expected a-z, 0-9 and -, at most 63 characters.",
+        )
     return _answer(
         OPERATORS.list_releases(
             product=product,
@@ -106,23 +110,21 @@ def act(event: Mapping[str, Any]) -> Answer:
         action = Action(str(body.get("action")))
     except ValueError as error:
         raise RequestRefused(
-            400, "action_invalid", f"The body's action is none; expected one of {', '.join(Action)}."
+            400, "action_invalid", f"{body.get('action')!r:.60} is not an action; expected one of {', '.join(Action)}."
         ) from error
     wave = body.get("wave")
     if (action is Action.PROMOTE) != (type(wave) is int):
         raise RequestRefused(
             400,
             "wave_invalid",
-            "Promoting, and nothing else, takes the number of the next wave: "
-            '{"action": "promote", "wave": 2}. So a request that is repeated promotes once.',
+            "To promote, and only then, give the number of the next wave: "
+            '{"action": "promote", "wave": 2}. Repeating the request then promotes only once.',
         )
     release_id = _release_id(event)
     try:
         release, wake = OPERATORS.act(release_id, action, wave=wave, caller=event["caller"])
     except ActionRefused as why:
-        raise RequestRefused(
-            409, "action_not_allowed", f"This {why.state} release refuses to {action}: {why}.", state=why.state
-        ) from why
+        raise RequestRefused(409, "action_not_allowed", f"Cannot {action}: {why}.", state=why.state) from why
     logger.info("acted", extra={"action": action, "release_id": release_id, "caller": event["caller"]})
     return _answer(release) | ({"wake": asdict(wake)} if wake else {})
 
@@ -141,14 +143,15 @@ def replace_tags(event: Mapping[str, Any]) -> Answer:
         raise RequestRefused(
             400,
             "tags_invalid",
-            'Expected {"tags": ["beta", "site=berlin"]}: a-z, 0-9, _ . = - and at most 63 characters each.',
+            'The tags are not valid; expected {"tags": ["beta", "site=berlin"]}, each of a-z, 0-9, _ . = - and at most'
+            " 63 characters long.",
         )
     if len(set(tags)) > MAX_TAGS:
-        raise RequestRefused(400, "tags_invalid", f"{len(set(tags))} tags; a device has at most {MAX_TAGS}.")
+        raise RequestRefused(400, "tags_invalid", f"{len(set(tags))} tags are too many; a device can have {MAX_TAGS}.")
     return _answer(OPERATORS.replace_tags(mac, sorted(set(tags)), caller=event["caller"]))
 
 
-# What answers a method and path, and the parameters of the query that it takes.
+# What answers a method and path, and the query parameters that it takes.
 ROUTES: dict[tuple[str, str], tuple[Callable[[Mapping[str, Any]], Answer], tuple[str, ...]]] = {
     ("GET", "/releases"): (list_releases, ("product", "state", "limit", "after")),
     ("GET", "/releases/{release_id}"): (describe_release, ()),
@@ -165,23 +168,28 @@ def _answer(document: dict[str, Any]) -> Answer:
 
 
 def _mac(event: Mapping[str, Any]) -> str:
-    mac = normalise_mac(path_parameter(event, "mac"))
+    text = path_parameter(event, "mac")
+    mac = normalise_mac(text)
     if mac is None:
-        raise RequestRefused(400, "mac_invalid", "The path holds no MAC address, such as AA:BB:CC:DD:EE:FF.")
+        raise RequestRefused(
+            400, "mac_invalid", f"{text!r:.60} is not a MAC address; expected one such as AA:BB:CC:DD:EE:FF."
+        )
     return mac
 
 
 def _release_id(event: Mapping[str, Any]) -> str:
     release_id = path_parameter(event, "release_id")
     if not is_release_id(release_id):
-        raise RequestRefused(404, "release_unknown", "The path names no release: its id has 32 hex digits.")
+        raise RequestRefused(404, "release_unknown", f"{release_id!r:.60} is not a release id; expected 32 hex digits.")
     return release_id
 
 
 def _one_of(event: Mapping[str, Any], name: str, allowed: tuple[str, ...]) -> str | None:
     value = query_parameter(event, name)
     if value is not None and value not in allowed:
-        raise RequestRefused(400, f"{name}_invalid", f"The query's {name} is none; expected {', '.join(allowed)}.")
+        raise RequestRefused(
+            400, f"{name}_invalid", f"{value!r:.60} is not a valid {name}; expected one of {', '.join(allowed)}."
+        )
     return value
 
 
@@ -201,5 +209,5 @@ def _body(event: Mapping[str, Any]) -> dict[str, Any]:
     except ValueError as error:
         raise RequestRefused(400, "body_not_json", f"The body is not JSON ({error}).") from error
     if not isinstance(document, dict):
-        raise RequestRefused(400, "body_not_json", "The body is no JSON object.")
+        raise RequestRefused(400, "body_not_json", "The body is not a JSON object.")
     return document

@@ -1,7 +1,7 @@
-"""OperatorApi: what operators ask for over HTTP, passed on to OperateReleases, and what follows from it.
+"""OperatorApi: authorises an operator's request, passes it on to OperateReleases, and wakes an execution if needed.
 
-OperateReleases reaches PostgreSQL and nothing else; this one reaches everything but PostgreSQL. Two APIs call it: of
-one whose callers IAM allows, and the console's, whose callers Cognito knows and whose groups are looked at here.
+OperateReleases reaches PostgreSQL and nothing else; this function reaches everything but PostgreSQL. Two APIs call it:
+one authorised by IAM, and the console's, authorised by Cognito, whose users' groups are checked here.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LAMBDA = boto3.client("lambda", config=CONFIG)
 CONTINUATION = Continuation(boto3.client("stepfunctions", config=CONFIG), SETTINGS.state_machine_arn)
 REJECTIONS = RejectionStore(boto3.client("s3", config=CONFIG), SETTINGS.bucket)
 PASSED_ON = ("httpMethod", "pathParameters", "queryStringParameters", "body", "isBase64Encoded")
-# Where the console's API has what the operators' API has at its root.
+# The console's API has the paths of the operators' API under this one.
 CONSOLE_PREFIX = "/api"
 logger = Logger()
 
@@ -63,7 +63,7 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> Answer:
 
 
 def operate(event: Mapping[str, Any]) -> Answer:
-    """Do what is asked for in the caller's name, and let an execution go on with the release where one should."""
+    """Answer the request in the caller's name, and wake an execution for the release if one should continue."""
     caller = identify(event["requestContext"])
     refuse_who_may_not(caller, event["httpMethod"])
     resource = event["resource"].removeprefix(CONSOLE_PREFIX)

@@ -207,7 +207,9 @@ def test_plot_shows_as_many_devices_as_reported(open_view, rollout):
     rows = page.locator("#timeline-table tbody tr")
     assert 10 < rows.count() <= 62
     counts = [int(cell) for cell in rows.last.locator("td.count").all_inner_texts()]
-    tiles = {name: int(page.locator(".tile", has_text=name).locator("dd").inner_text()) for name in ("Notified", "Silent")}
+    tiles = {
+        name: int(page.locator(".tile", has_text=name).locator("dd").inner_text()) for name in ("Notified", "Silent")
+    }
     assert sum(counts) == tiles["Notified"] - tiles["Silent"]
     assert rows.last.locator("td.count").count() == page.locator(".plot .area").count()
 

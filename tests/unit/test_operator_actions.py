@@ -79,7 +79,7 @@ def test_release_without_a_rollout_is_only_aborted(action):
 
 @pytest.mark.parametrize("action", [Action.PAUSE, Action.RESUME])
 def test_rollout_that_is_over_is_neither_paused_nor_resumed(action):
-    refused(action, in_situation(state=ReleaseState.PUBLISHED, waves_published=3), "over")
+    refused(action, in_situation(state=ReleaseState.PUBLISHED, waves_published=3), "complete")
 
 
 def test_next_wave_is_promoted():
@@ -89,11 +89,11 @@ def test_next_wave_is_promoted():
 @pytest.mark.parametrize(
     ("changes", "wave", "message"),
     [
-        ({}, 3, "its next wave is 2"),
-        ({}, 0, "its next wave is 2"),
-        ({"waves_published": 3}, 4, "its last wave is 3"),
-        ({"waves_published": 0}, 1, "no wave of it is out yet"),
-        ({"state": "registered", "waves_published": 0}, 1, "no wave of it is out yet"),
+        ({}, 3, "the next wave is 2"),
+        ({}, 0, "the next wave is 2"),
+        ({"waves_published": 3}, 4, "the last wave is 3"),
+        ({"waves_published": 0}, 1, "no wave has been sent yet"),
+        ({"state": "registered", "waves_published": 0}, 1, "no wave has been sent yet"),
         ({"is_paused": True}, 2, "resume it first"),
     ],
 )

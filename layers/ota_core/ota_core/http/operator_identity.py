@@ -1,4 +1,4 @@
-"""Who an operator is, and what he may do, from what API Gateway says of the caller."""
+"""Who an operator is and what they may do, from what API Gateway knows about the caller."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ OPERATOR = "operator"
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whoever API Gateway says that asks.
+    """The sender of a request, according to API Gateway.
 
     Attributes:
-        name: for the record of what was done; an ARN, or `cognito:<user name>:<sub>`. A user name can be given anew,
-            a `sub` cannot.
-        may_look: whether anything is allowed.
-        may_act: whether more than looking is allowed.
+        name: for the audit log; an ARN, or `cognito:<user name>:<sub>`. A user name can be reused, a `sub` cannot.
+        may_look: whether they may view anything.
+        may_act: whether they may also act.
     """
 
     name: str
@@ -34,14 +33,14 @@ class Caller:
 def identify(context: Mapping[str, Any]) -> Caller:
     """Read the caller from an event's `requestContext`.
 
-    With IAM authorisation, IAM's policies have said that this caller may send this request. With a user pool,
-    API Gateway has checked the token and says what it claims; what the user may do is told by his groups.
+    With IAM authorisation, IAM policies have already allowed this request. With a user pool, API Gateway has checked
+    the token and passes on its claims; the user's groups decide what they may do.
     """
     claims = (context.get("authorizer") or {}).get("claims")
     if claims is None:
         arn = context["identity"].get("userArn")
         return Caller(arn or "nobody", may_look=bool(arn), may_act=bool(arn))
-    # API Gateway hands a list on as a text: `viewer,operator`, or `[viewer operator]`.
+    # API Gateway passes a list on as text: `viewer,operator`, or `[viewer operator]`.
     groups = set(re.split(r"[\[\], ]+", claims.get("cognito:groups") or ""))
     name = f"cognito:{claims['username']}:{claims['sub']}"
     return Caller(name, may_look=bool(groups & {VIEWER, OPERATOR}), may_act=OPERATOR in groups)
@@ -57,10 +56,10 @@ def refuse_who_may_not(caller: Caller, method: str) -> None:
         raise RequestRefused(
             403,
             "not_in_group",
-            f"{caller.name} is in neither of the groups `{VIEWER}` and `{OPERATOR}`; "
-            "who runs this stack can add the user to one.",
+            f"{caller.name} is in neither group, `{VIEWER}` or `{OPERATOR}`; "
+            "ask whoever runs this stack to add the user to one of them.",
         )
     if method != "GET" and not caller.may_act:
         raise RequestRefused(
-            403, "not_an_operator", f"{caller.name} may look and not act; acting takes the group `{OPERATOR}`."
+            403, "not_an_operator", f"{caller.name} may view but not act; acting requires the group `{OPERATOR}`."
         )

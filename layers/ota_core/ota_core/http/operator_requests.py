@@ -1,4 +1,4 @@
-"""What requests to the operators' API have in common."""
+"""Query parameters that requests to the operators' API share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _Position = TypeVar("_Position")
 
 
 def refuse_unknown_query(event: Mapping[str, Any], known: Collection[str]) -> None:
-    """Refuse a query with another parameter: a filter with a slip of the pen would list what nobody asked for.
+    """Refuse a query with any other parameter: a misspelled filter would list everything.
 
     Raises:
         RequestRefused: there is one.
@@ -26,29 +26,29 @@ def refuse_unknown_query(event: Mapping[str, Any], known: Collection[str]) -> No
         raise RequestRefused(
             400,
             "query_unknown",
-            f"The query has {unknown[0]!r:.60}; here it takes {', '.join(known) or 'nothing'}.",
+            f"{unknown[0]!r:.60} is not a query parameter here; expected {', '.join(known) or 'none'}.",
         )
 
 
 def page_limit(event: Mapping[str, Any]) -> int:
-    """How many items a page is to have.
+    """The size of the page.
 
     Raises:
-        RequestRefused: no number from 1 to 200.
+        RequestRefused: not a number from 1 to 200.
     """
     text = query_parameter(event, "limit")
     if text is None:
         return DEFAULT_LIMIT
     if not (text.isascii() and text.isdecimal() and len(text) < 4 and 1 <= int(text) <= MAX_LIMIT):
-        raise RequestRefused(400, "limit_invalid", f"The query's limit is none; expected 1 to {MAX_LIMIT}.")
+        raise RequestRefused(400, "limit_invalid", f"{text!r:.60} is not a valid limit; expected 1 to {MAX_LIMIT}.")
     return int(text)
 
 
 def page_position(event: Mapping[str, Any], listed: str, read: Callable[..., _Position | None]) -> _Position | None:
-    """What `read` makes of the cursor; None where the first page is asked for.
+    """What `read` makes of the cursor; None for the first page.
 
     Raises:
-        RequestRefused: no cursor of this list.
+        RequestRefused: not a cursor of this list.
     """
     text = query_parameter(event, "after")
     if text is None:
@@ -59,6 +59,6 @@ def page_position(event: Mapping[str, Any], listed: str, read: Callable[..., _Po
         position = None
     if position is None:
         raise RequestRefused(
-            400, "cursor_invalid", "The query's after is no cursor of this list; pass on `next` of the page before."
+            400, "cursor_invalid", "`after` is not a cursor of this list; pass `next` of the previous page."
         )
     return position

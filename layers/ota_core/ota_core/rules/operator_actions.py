@@ -1,4 +1,4 @@
-"""What operators may do to a release, and what follows. Pure: the release's situation is given."""
+"""What operators may do to a release, and its effect."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ota_core.rules.release_state import ReleaseState
 
 
 class Action(StrEnum):
-    """What an operator asks for."""
+    """What an operator can do to a release."""
 
     PAUSE = "pause"
     RESUME = "resume"
@@ -19,12 +19,12 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
-    """How a release stands.
+    """The state of a release, as far as actions depend on it.
 
     Attributes:
-        waves: how many its rollout has; 0 without a rollout.
-        waves_published: how many of them went out.
-        is_paused, is_promoted, is_aborted: what operators asked for before.
+        waves: how many waves its rollout has; 0 without a rollout.
+        waves_published: how many of them were sent.
+        is_paused, is_promoted, is_aborted: what operators did before.
     """
 
     state: ReleaseState
@@ -40,9 +40,8 @@ class Verdict:
     """An action that is allowed.
 
     Attributes:
-        changes: what is different after it: some of `is_paused`, `is_promoted`, `is_aborted`. Empty where the release
-            already is as the operator wants it.
-        needs_execution: an execution has to go on with the release now, or had to; a pause can wait for the next look.
+        changes: new values of `is_paused`, `is_promoted` or `is_aborted`; empty if the action was already taken.
+        needs_execution: an execution must continue the release now, or had to; a pause can wait for the next check.
     """
 
     changes: dict[str, bool]
@@ -50,7 +49,7 @@ class Verdict:
 
 
 class ActionRefused(Exception):  # noqa: N818 - what happens to it
-    """The release's situation, in `state` or more precisely in the text, does not allow the action."""
+    """The release does not allow the action; the text says why, and `state` is the release's."""
 
     def __init__(self, why: str, state: ReleaseState) -> None:
         super().__init__(why)
@@ -58,28 +57,28 @@ class ActionRefused(Exception):  # noqa: N818 - what happens to it
 
 
 def judge(action: Action, wave: int | None, situation: Situation) -> Verdict:
-    """Whether an action is allowed, and what it changes. What is so already is allowed, and changes nothing.
+    """Decide whether an action is allowed, and what it changes. Repeating an action is allowed, and changes nothing.
 
     Args:
-        action: what is asked for.
-        wave: the number of the wave to promote to. It makes a repeated request harmless: by then the wave is out.
+        action: to take.
+        wave: the number of the wave to promote to. It makes a repeated request harmless: the wave was already sent.
         situation: of the release.
 
     Raises:
-        ActionRefused: not in this situation.
+        ActionRefused: it is not allowed.
     """
     if action is Action.ABORT:
         return _abort(situation)
     if situation.state == ReleaseState.WITHDRAWN:
-        raise ActionRefused("it was withdrawn", situation.state)
+        raise ActionRefused("the release was withdrawn", situation.state)
     if situation.is_aborted:
-        raise ActionRefused("it is being withdrawn", situation.state)
+        raise ActionRefused("the release is being withdrawn", situation.state)
     if not situation.waves:
-        raise ActionRefused("it has no rollout: its devices are told all at once", situation.state)
+        raise ActionRefused("the release has no rollout; all its devices are notified at once", situation.state)
     if action is Action.PROMOTE:
         return _promote(wave or 0, situation)
     if situation.state == ReleaseState.PUBLISHED:
-        raise ActionRefused("its rollout is over", situation.state)
+        raise ActionRefused("the rollout is complete", situation.state)
     wanted = action is Action.PAUSE
     changes = {} if situation.is_paused == wanted else {"is_paused": wanted}
     return Verdict(changes, needs_execution=not wanted)
@@ -112,11 +111,11 @@ def _promote(wave: int, situation: Situation) -> Verdict:
     if 1 <= wave <= situation.waves_published:
         return Verdict({}, needs_execution=False)
     if situation.state != ReleaseState.ROLLING_OUT or not situation.waves_published:
-        raise ActionRefused("no wave of it is out yet", situation.state)
+        raise ActionRefused("no wave has been sent yet", situation.state)
     if wave > situation.waves:
-        raise ActionRefused(f"its last wave is {situation.waves}", situation.state)
+        raise ActionRefused(f"the last wave is {situation.waves}", situation.state)
     if wave != situation.waves_published + 1:
-        raise ActionRefused(f"its next wave is {situation.waves_published + 1}", situation.state)
+        raise ActionRefused(f"the next wave is {situation.waves_published + 1}", situation.state)
     if situation.is_paused:
-        raise ActionRefused("it is paused; resume it first", situation.state)
+        raise ActionRefused("the rollout is paused; resume it first", situation.state)
     return Verdict({} if situation.is_promoted else {"is_promoted": True}, needs_execution=True)

@@ -1,4 +1,4 @@
-"""What operators see of releases and devices, and what they do to them, in PostgreSQL."""
+"""What operators see and change of releases and devices, in PostgreSQL."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class UnknownRelease(Exception):  # noqa: N818 - a state of the world, which the
 
 
 class UnknownDevice(Exception):  # noqa: N818 - a state of the world, which the caller expects
-    """Nothing was ever heard of this device, and it has no tags."""
+    """This device has never reported and has no tags."""
 
 
 class OperatorStore:
