@@ -28,15 +28,16 @@ from ota_core.runtime.aws_errors import is_aws_error
 from ota_core.runtime.environment import read_environment
 from ota_core.runtime.log_line import log_database_failure
 from ota_core.stores.database import Database, DatabaseSettings, is_outage
-from ota_core.stores.operator_store import FAILING_DEVICES, OperatorStore, UnknownDevice, UnknownRelease
+from ota_core.stores.operator_commands import OperatorCommands
+from ota_core.stores.operator_queries import FAILING_DEVICES, OperatorQueries, UnknownDevice, UnknownRelease
 
 MAX_TAGS = 50
 # What `state` may ask for in the list of a release's devices.
 DEVICE_STATES = (*DeviceState, FAILING_DEVICES)
 
-OPERATORS = OperatorStore(
-    Database(read_environment(DatabaseSettings), on_failure=log_database_failure, timeout_seconds=20)
-)
+DATABASE = Database(read_environment(DatabaseSettings), on_failure=log_database_failure, timeout_seconds=20)
+QUERIES = OperatorQueries(DATABASE)
+COMMANDS = OperatorCommands(DATABASE)
 logger = Logger()
 
 
@@ -72,7 +73,7 @@ def list_releases(event: Mapping[str, Any]) -> Answer:
             f"{product!r:.80} is not a valid product name; expected a-z, 0-9 and -, at most 63 characters.",
         )
     return _answer(
-        OPERATORS.list_releases(
+        QUERIES.list_releases(
             product=product,
             state=_one_of(event, "state", tuple(ReleaseState)),
             before=page_position(event, "releases", _row_id),
@@ -83,18 +84,18 @@ def list_releases(event: Mapping[str, Any]) -> Answer:
 
 def describe_release(event: Mapping[str, Any]) -> Answer:
     """`GET /releases/{release_id}`."""
-    return _answer(OPERATORS.describe_release(_release_id(event)))
+    return _answer(QUERIES.describe_release(_release_id(event)))
 
 
 def describe_timeline(event: Mapping[str, Any]) -> Answer:
     """`GET /releases/{release_id}/timeline`."""
-    return _answer(OPERATORS.describe_timeline(_release_id(event)))
+    return _answer(QUERIES.describe_timeline(_release_id(event)))
 
 
 def list_devices(event: Mapping[str, Any]) -> Answer:
     """`GET /releases/{release_id}/devices`, by MAC."""
     return _answer(
-        OPERATORS.list_devices(
+        QUERIES.list_devices(
             _release_id(event),
             state=_one_of(event, "state", DEVICE_STATES),
             after=page_position(event, "devices", normalise_mac),
@@ -122,7 +123,7 @@ def act(event: Mapping[str, Any]) -> Answer:
         )
     release_id = _release_id(event)
     try:
-        release, wake = OPERATORS.act(release_id, action, wave=wave, caller=event["caller"])
+        release, wake = COMMANDS.act(release_id, action, wave=wave, caller=event["caller"])
     except ActionRefused as why:
         raise RequestRefused(409, "action_not_allowed", f"Cannot {action}: {why}.", state=why.state) from why
     logger.info("acted", extra={"action": action, "release_id": release_id, "caller": event["caller"]})
@@ -132,7 +133,7 @@ def act(event: Mapping[str, Any]) -> Answer:
 def describe_device(event: Mapping[str, Any]) -> Answer:
     """`GET /devices/{mac}`, with its history, newest first."""
     before = page_position(event, "history", _reported)
-    return _answer(OPERATORS.describe_device(_mac(event), before=before, limit=page_limit(event)))
+    return _answer(QUERIES.describe_device(_mac(event), before=before, limit=page_limit(event)))
 
 
 def replace_tags(event: Mapping[str, Any]) -> Answer:
@@ -148,7 +149,7 @@ def replace_tags(event: Mapping[str, Any]) -> Answer:
         )
     if len(set(tags)) > MAX_TAGS:
         raise RequestRefused(400, "tags_invalid", f"{len(set(tags))} tags are too many; a device can have {MAX_TAGS}.")
-    return _answer(OPERATORS.replace_tags(mac, sorted(set(tags)), caller=event["caller"]))
+    return _answer(COMMANDS.replace_tags(mac, sorted(set(tags)), caller=event["caller"]))
 
 
 # What answers a method and path, and the query parameters that it takes.
@@ -163,7 +164,7 @@ ROUTES: dict[tuple[str, str], tuple[Callable[[Mapping[str, Any]], Answer], tuple
 }
 
 
-def _answer(document: dict[str, Any]) -> Answer:
+def _answer(document: Mapping[str, Any]) -> Answer:
     return answer_json(200, json.dumps(document, ensure_ascii=False).encode(), {"Cache-Control": "no-store"})
 
 

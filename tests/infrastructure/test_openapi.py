@@ -2,10 +2,12 @@
 
 import ast
 import re
+import typing
 
 import pytest
 import yaml
 from ota_core.formats import manifest, targets
+from ota_core.stores import operator_documents
 
 METHODS = {"get", "head", "post", "put"}
 # The API's resource, its definition, and who may call.
@@ -177,3 +179,31 @@ def test_operators_api_takes_the_parameters_that_its_definition_names(project):
     # That one is answered from S3.
     assert named.pop(("GET", "/rejected-drops")) == ("limit", "after")
     assert taken == named
+
+
+@pytest.mark.parametrize(
+    ("schema", "document"),
+    [
+        ("Action", operator_documents.Action),
+        ("Release", operator_documents.Release),
+        ("ReleasePage", operator_documents.ReleasePage),
+        ("Failing", operator_documents.Failing),
+        ("Wave", operator_documents.Wave),
+        ("Audited", operator_documents.Audited),
+        ("ReleaseDetails", operator_documents.ReleaseDetails),
+        ("Timeline", operator_documents.Timeline),
+        ("DevicePage", operator_documents.DevicePage),
+        ("DeviceInRelease", operator_documents.DeviceInRelease),
+        ("Device", operator_documents.Device),
+        ("Report", operator_documents.Report),
+        ("TaggedDevice", operator_documents.TaggedDevice),
+    ],
+)
+def test_operators_read_what_the_definition_promises(project, schema, document):
+    schemas = yaml.safe_load((project / "api" / "operator.yaml").read_text())["components"]["schemas"]
+    parts = schemas[schema].get("allOf", [schemas[schema]])
+    parts = [schemas[part["$ref"].rpartition("/")[2]] if "$ref" in part else part for part in parts]
+    hints = typing.get_type_hints(document, include_extras=True)
+    assert hints.keys() == {name for part in parts for name in part["properties"]}
+    required = {name for part in parts for name in part["required"]}
+    assert {name for name, hint in hints.items() if typing.get_origin(hint) is not typing.NotRequired} == required

@@ -9,7 +9,8 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 from ota_core.formats.paging import write_cursor
 from ota_core.rules.operator_actions import Action, ActionRefused
-from ota_core.stores.operator_store import UnknownDevice, UnknownRelease, Wake
+from ota_core.stores.operator_commands import Wake
+from ota_core.stores.operator_queries import UnknownDevice, UnknownRelease
 from pg8000.exceptions import InterfaceError
 from support.functions import CONTEXT, load_handler, read_event
 
@@ -57,7 +58,7 @@ class FakeStore:
 def operate(aws, monkeypatch):
     handler = load_handler("operate_releases", monkeypatch)
     store = FakeStore()
-    handler.OPERATORS = store
+    handler.QUERIES = handler.COMMANDS = store
 
     def call(name, **changes):
         answered = handler.lambda_handler(read_event("operate_releases", name) | changes, CONTEXT)

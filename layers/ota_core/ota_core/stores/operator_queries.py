@@ -1,17 +1,16 @@
-"""What operators see and change of releases and devices, in PostgreSQL."""
+"""What operators see of releases and devices, in PostgreSQL."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from ota_core.formats.device_status import DeviceState
 from ota_core.formats.envelope import payload_of
 from ota_core.formats.paging import write_cursor
 from ota_core.formats.rfc3339 import format_time
-from ota_core.rules.operator_actions import Situation, allowed_actions, judge
+from ota_core.rules.operator_actions import Situation, allowed_actions
 from ota_core.rules.release_state import ReleaseState
 from ota_core.stores.rollout_store import FLEET_MEMORY_DAYS
 
@@ -20,6 +19,17 @@ if TYPE_CHECKING:
 
     from ota_core.rules.operator_actions import Action
     from ota_core.stores.database import Database
+    from ota_core.stores.operator_documents import (
+        Device,
+        DeviceInRelease,
+        DevicePage,
+        Failing,
+        Release,
+        ReleaseDetails,
+        ReleasePage,
+        Timeline,
+        TimelinePoint,
+    )
 
 # Asks for the devices that count as failed.
 FAILING_DEVICES = "failing"
@@ -28,12 +38,13 @@ _MAX_ACTIONS = 100
 _MAX_REASONS = 20
 _TIMELINE_STEPS = 60
 _COUNTS_AS_FAILED = "counts_as_failed(state, reason)"
-_SITUATION = (
+# What `situation_of` reads.
+SITUATION = (
     "state, coalesce(jsonb_array_length(rollout -> 'waves'), 0) AS waves, waves_published, is_paused, is_promoted,"
     " is_aborted"
 )
 _SUMMARY = (
-    f"{_SITUATION}, release_id, product, version, changelog, target_count, registered_at, published_at, expires_at,"
+    f"{SITUATION}, release_id, product, version, changelog, target_count, registered_at, published_at, expires_at,"
     " withdrawn_because, rollout IS NOT NULL AS is_staged, cohort_percent, wave_published_at"
 )
 _DETAILS = (
@@ -69,22 +80,14 @@ SELECT first, last, CAST(ceil(extract(epoch FROM reported_at - first) * :steps
 FROM changes CROSS JOIN bounds GROUP BY first, last, step, rank ORDER BY step
 """
 
-Document = dict[str, Any]
+# Read for `allowed_actions` and under other names.
+_NOT_SHOWN = ("waves", "envelope", "execution_arn")
+
+Row = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Wake:
-    """An execution that should go on with a release.
-
-    Attributes:
-        release_id: of the release.
-        execution: ARN of its present execution, which ends.
-        is_due: in any case; else only where the present execution broke.
-    """
-
-    release_id: str
-    execution: str
-    is_due: bool
+class _Next(TypedDict, total=False):
+    next: str
 
 
 class UnknownRelease(Exception):  # noqa: N818 - a state of the world, which the caller expects
@@ -95,13 +98,13 @@ class UnknownDevice(Exception):  # noqa: N818 - a state of the world, which the 
     """This device has never reported and has no tags."""
 
 
-class OperatorStore:
-    """Reads and changes for operators. Documents are ready to be written as JSON."""
+class OperatorQueries:
+    """Reads for operators."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def list_releases(self, *, product: str | None, state: str | None, before: int | None, limit: int) -> Document:
+    def list_releases(self, *, product: str | None, state: str | None, before: int | None, limit: int) -> ReleasePage:
         """A page of releases, newest first: `releases` and, where there are more, `next`.
 
         Args:
@@ -111,29 +114,23 @@ class OperatorStore:
             limit: of the page.
         """
 
-        def work(connection: Connection) -> Document:
-            rows = _select(
-                connection,
-                _LIST,
-                product=product,
-                state=state,
-                before=before,
-                more=limit + 1,
-            )
+        def work(connection: Connection) -> ReleasePage:
+            rows = _select(connection, _LIST, product=product, state=state, before=before, more=limit + 1)
             positions = [("releases", row.pop("id")) for row in rows]
-            return _page("releases", [_with_allowed_actions(row) for row in rows], positions, limit)
+            releases = cast("list[Release]", [_release(row) for row in rows[:limit]])
+            return {"releases": releases, **_next(positions, limit)}
 
         return self._database.transaction(work)
 
-    def describe_release(self, release_id: str) -> Document:
+    def describe_release(self, release_id: str) -> ReleaseDetails:
         """All of a release: what was signed, its waves, what was decided and done, and its devices by state.
 
         Raises:
             UnknownRelease: there is none.
         """
 
-        def work(connection: Connection) -> Document:
-            release, details = _find_release(connection, release_id, _DETAILS)
+        def work(connection: Connection) -> ReleaseDetails:
+            release, details = find_release(connection, release_id, _DETAILS)
             rollout = details["rollout"]
             decisions = [
                 row.pop("decision") | row
@@ -145,9 +142,9 @@ class OperatorStore:
                     most=_MAX_DECISIONS,
                 )
             ]
-            return _with_allowed_actions(details) | {
-                "manifest": json.loads(payload_of(details.pop("envelope"))),
-                "execution": details.pop("execution_arn"),
+            described = _release(details) | {
+                "manifest": json.loads(payload_of(details["envelope"])),
+                "execution": details["execution_arn"],
                 "waves": [
                     {**wave, "number": number, "is_published": number <= details["waves_published"]}
                     for number, wave in enumerate(rollout["waves"] if rollout else (), start=1)
@@ -170,24 +167,25 @@ class OperatorStore:
                     most=_MAX_ACTIONS,
                 ),
             }
+            return cast("ReleaseDetails", described)
 
         return self._database.transaction(work)
 
-    def describe_timeline(self, release_id: str) -> Document:
+    def describe_timeline(self, release_id: str) -> Timeline:
         """How many devices were in which state at which time: at most 61 `points`, from the first report to the last.
 
         Raises:
             UnknownRelease: there is none.
         """
 
-        def work(connection: Connection) -> Document:
-            release, _ = _find_release(connection, release_id, "release_id")
+        def work(connection: Connection) -> Timeline:
+            release, _ = find_release(connection, release_id, "release_id")
             rows = connection.run(_TIMELINE, release=release, states=list(DeviceState), steps=_TIMELINE_STEPS)
             return {"points": _accumulate(rows)}
 
         return self._database.transaction(work)
 
-    def list_devices(self, release_id: str, *, state: str | None, after: str | None, limit: int) -> Document:
+    def list_devices(self, release_id: str, *, state: str | None, after: str | None, limit: int) -> DevicePage:
         """A page of a release's devices, by MAC: `devices` and, where there are more, `next`.
 
         Args:
@@ -203,8 +201,8 @@ class OperatorStore:
         wanted = _COUNTS_AS_FAILED if is_failing else "state = ANY(:states)"
         values = {} if is_failing else {"states": [state] if state else list(DeviceState)}
 
-        def work(connection: Connection) -> Document:
-            release, _ = _find_release(connection, release_id, "release_id")
+        def work(connection: Connection) -> DevicePage:
+            release, _ = find_release(connection, release_id, "release_id")
             rows = _select(
                 connection,
                 "SELECT upper(mac::text) AS mac, state, progress, reason, running_version, updated_at"  # noqa: S608 - the condition is this module's
@@ -216,11 +214,12 @@ class OperatorStore:
                 after=after,
                 more=limit + 1,
             )
-            return _page("devices", rows, [("devices", row["mac"]) for row in rows], limit)
+            devices = cast("list[DeviceInRelease]", rows)
+            return {"devices": devices[:limit], **_next([("devices", row["mac"]) for row in rows], limit)}
 
         return self._database.transaction(work)
 
-    def describe_device(self, mac: str, *, before: tuple[datetime, int] | None, limit: int) -> Document:
+    def describe_device(self, mac: str, *, before: tuple[datetime, int] | None, limit: int) -> Device:
         """A device: what is known of it, and a page of its `history`, newest first; `next` where there is more.
 
         Args:
@@ -232,13 +231,13 @@ class OperatorStore:
             UnknownDevice: nothing is known.
         """
 
-        def work(connection: Connection) -> Document:
+        def work(connection: Connection) -> Device:
             known = _select(
                 connection,
                 "SELECT product, running_version, last_seen_at FROM devices WHERE mac = CAST(:mac AS macaddr)",
                 mac=mac,
             )
-            tags = _tags(connection, mac)
+            tags = read_tags(connection, mac)
             if not known and not tags:
                 raise UnknownDevice(mac)
             moment, last = before or (None, None)
@@ -253,75 +252,22 @@ class OperatorStore:
                 last=last,
                 more=limit + 1,
             )
-            names = [column["name"] for column in connection.columns or ()]
-            history = [_readable(dict(zip(names, row, strict=True))) for row in rows]
+            history = [_readable(dict(zip(_columns(connection)[1:], row[1:], strict=True))) for row in rows[:limit]]
             positions = [("history", row[1].isoformat(), row[0]) for row in rows]
-            for entry in history:
-                entry.pop("id")
             seen = known[0] if known else {"product": None, "running_version": None, "last_seen_at": None}
-            return {"mac": mac, **seen, "tags": tags} | _page("history", history, positions, limit)
-
-        return self._database.transaction(work)
-
-    def act(self, release_id: str, action: Action, *, wave: int | None, caller: str) -> tuple[Document, Wake | None]:
-        """Do what an operator wants to a release, and note who wanted it where that changes anything.
-
-        Returns:
-            The release's summary afterwards, and the execution that should go on with it, if one should.
-
-        Raises:
-            UnknownRelease: there is none.
-            ActionRefused: not in the release's situation.
-        """
-
-        def work(connection: Connection) -> tuple[Document, Wake | None]:
-            release, row = _find_release(
-                connection, release_id, f"{_SITUATION}, execution_arn, woken_from", lock="FOR NO KEY UPDATE"
-            )
-            situation, execution, woken_from = _situation(row), row["execution_arn"], row["woken_from"]
-            verdict = judge(action, wave, situation)
-            if verdict.changes:
-                woken_from = execution if verdict.needs_execution else woken_from
-                connection.run(
-                    "UPDATE releases SET is_paused = coalesce(CAST(:is_paused AS boolean), is_paused),"
-                    " is_promoted = coalesce(CAST(:is_promoted AS boolean), is_promoted),"
-                    " is_aborted = coalesce(CAST(:is_aborted AS boolean), is_aborted), woken_from = :woken_from"
-                    " WHERE id = :id",
-                    **{name: verdict.changes.get(name) for name in ("is_paused", "is_promoted", "is_aborted")},
-                    woken_from=woken_from,
-                    id=release,
-                )
-                details = {"state": situation.state, "waves_published": situation.waves_published}
-                _audit(connection, caller, action.value, details | _wave(wave), release_id=release_id)
-            # An execution that was to go on and never did leaves the one that it was to replace in its place.
-            wake = Wake(release_id, execution, is_due=woken_from == execution) if verdict.needs_execution else None
-            return _with_allowed_actions(_find_release(connection, release_id, _SUMMARY)[1]), wake
-
-        return self._database.transaction(work)
-
-    def replace_tags(self, mac: str, tags: list[str], *, caller: str) -> Document:
-        """Give a device these tags and no others; it need not be known yet."""
-
-        def work(connection: Connection) -> Document:
-            # Two that set the tags of one device wait for each other.
-            connection.run("SELECT pg_advisory_xact_lock(hashtextextended(:mac, 0))", mac=mac)
-            before = _tags(connection, mac)
-            if before != tags:
-                connection.run("DELETE FROM device_tags WHERE mac = CAST(:mac AS macaddr)", mac=mac)
-                connection.run(
-                    "INSERT INTO device_tags (tag, mac) SELECT tag, CAST(:mac AS macaddr)"
-                    " FROM unnest(CAST(:tags AS text[])) AS listed (tag)",
-                    mac=mac,
-                    tags=tags,
-                )
-                _audit(connection, caller, "tag", {"before": before, "tags": tags}, mac=mac)
-            return {"mac": mac, "tags": tags}
+            described = {"mac": mac, **seen, "tags": tags, "history": history, **_next(positions, limit)}
+            return cast("Device", described)
 
         return self._database.transaction(work)
 
 
-def _find_release(connection: Connection, release_id: str, columns: str, lock: str = "") -> tuple[int, Document]:
-    # The columns and the lock are this module's.
+def find_release(connection: Connection, release_id: str, columns: str, lock: str = "") -> tuple[int, Row]:
+    """The row id of a release, and these columns.
+
+    Raises:
+        UnknownRelease: there is none.
+    """
+    # The columns and the lock are those of stores.
     query = f"SELECT id, {columns} FROM releases WHERE release_id = :id {lock}"  # noqa: S608
     rows = _select(connection, query, id=release_id)
     if not rows:
@@ -329,7 +275,17 @@ def _find_release(connection: Connection, release_id: str, columns: str, lock: s
     return rows[0].pop("id"), rows[0]
 
 
-def _situation(release: Document) -> Situation:
+def read_release(connection: Connection, release_id: str) -> Release:
+    """A release as lists have it.
+
+    Raises:
+        UnknownRelease: there is none.
+    """
+    return cast("Release", _release(find_release(connection, release_id, _SUMMARY)[1]))
+
+
+def situation_of(release: Row) -> Situation:
+    """What actions depend on, from the columns SITUATION."""
     return Situation(
         state=ReleaseState(release["state"]),
         waves=release["waves"],
@@ -340,17 +296,18 @@ def _situation(release: Document) -> Situation:
     )
 
 
-def _with_allowed_actions(release: Document) -> Document:
-    """A release with the bodies of the actions that would change it now, in place of how many waves it has."""
-    actions = [{"action": action.value} | _wave(wave) for action, wave in allowed_actions(_situation(release))]
-    return {name: value for name, value in release.items() if name != "waves"} | {"allowed_actions": actions}
+def _release(row: Row) -> Row:
+    """The summary that a row of _SUMMARY or _DETAILS contains, with the actions that would change the release now."""
+    summary = {name: value for name, value in row.items() if name not in _NOT_SHOWN}
+    return summary | {"allowed_actions": [_body(action, wave) for action, wave in allowed_actions(situation_of(row))]}
 
 
-def _wave(number: int | None) -> Document:
-    return {} if number is None else {"wave": number}
+def _body(action: Action, wave: int | None) -> Row:
+    """The request that asks for an action."""
+    return {"action": action.value} if wave is None else {"action": action.value, "wave": wave}
 
 
-def _population(connection: Connection, release: Document) -> int:
+def _population(connection: Connection, release: Row) -> int:
     """How many devices the release is for, as far as they are known."""
     if release["target_count"] is not None:
         return int(release["target_count"])
@@ -362,7 +319,7 @@ def _population(connection: Connection, release: Document) -> int:
     return int(known)
 
 
-def _failing(connection: Connection, release: int) -> Document:
+def _failing(connection: Connection, release: int) -> Failing:
     """How many devices count as failed, and the reasons that they gave, the most frequent first."""
     rows = connection.run(
         "SELECT state, reason, count(*), CAST(sum(count(*)) OVER () AS bigint) FROM device_states"  # noqa: S608 - the condition is this module's
@@ -376,14 +333,14 @@ def _failing(connection: Connection, release: int) -> Document:
     }
 
 
-def _accumulate(rows: list[list[Any]]) -> list[Document]:
+def _accumulate(rows: list[list[Any]]) -> list[TimelinePoint]:
     """The points of a timeline, from its changes: rows of first and last time, step, rank, change; steps rise."""
     counts = dict.fromkeys(DeviceState, 0)
-    points: list[Document] = []
+    points: list[TimelinePoint] = []
     for first, last, step, rank, change in rows:
         at = format_time(first + (last - first) * step / _TIMELINE_STEPS)
         counts[list(DeviceState)[rank - 1]] += change
-        point = {"at": at, "devices": dict(counts)}
+        point: TimelinePoint = {"at": at, "devices": {state.value: count for state, count in counts.items()}}
         if points and points[-1]["at"] == at:
             points[-1] = point
         else:
@@ -391,45 +348,29 @@ def _accumulate(rows: list[list[Any]]) -> list[Document]:
     return points
 
 
-def _tags(connection: Connection, mac: str) -> list[str]:
+def read_tags(connection: Connection, mac: str) -> list[str]:
+    """A device's tags, in the order of their bytes."""
     rows = connection.run(
         'SELECT tag FROM device_tags WHERE mac = CAST(:mac AS macaddr) ORDER BY tag COLLATE "C"', mac=mac
     )
     return [tag for (tag,) in rows]
 
 
-def _audit(
-    connection: Connection,
-    caller: str,
-    action: str,
-    details: Document,
-    *,
-    release_id: str | None = None,
-    mac: str | None = None,
-) -> None:
-    connection.run(
-        "INSERT INTO audit (caller, action, release_id, mac, details)"
-        " VALUES (:caller, :action, :release_id, CAST(:mac AS macaddr), CAST(:details AS jsonb))",
-        caller=caller,
-        action=action,
-        release_id=release_id,
-        mac=mac,
-        details=json.dumps(details),
-    )
-
-
-def _select(connection: Connection, sql: str, **parameters: object) -> list[Document]:
+def _select(connection: Connection, sql: str, **parameters: object) -> list[Row]:
     rows = connection.run(sql, **parameters)
-    names = [column["name"] for column in connection.columns or ()]
-    return [_readable(dict(zip(names, row, strict=True))) for row in rows]
+    return [_readable(dict(zip(_columns(connection), row, strict=True))) for row in rows]
 
 
-def _readable(row: Document) -> Document:
+def _columns(connection: Connection) -> list[str]:
+    """The names of the columns of the last query."""
+    return [column["name"] for column in connection.columns or ()]
+
+
+def _readable(row: Row) -> Row:
     """Times as JSON has them."""
     return {name: format_time(value) if isinstance(value, datetime) else value for name, value in row.items()}
 
 
-def _page(name: str, rows: list[Document], positions: list[tuple[Any, ...]], limit: int) -> Document:
-    """Rows that were asked for one more than the page holds."""
-    more = {"next": write_cursor(*positions[limit - 1])} if len(rows) > limit else {}
-    return {name: rows[:limit], **more}
+def _next(positions: list[tuple[Any, ...]], limit: int) -> _Next:
+    """The cursor of the next page. The query asked for one row more than the page has room for."""
+    return {"next": write_cursor(*positions[limit - 1])} if len(positions) > limit else {}

@@ -8,7 +8,8 @@ import pytest
 from ota_core.formats.device_status import DeviceState, DeviceStatus
 from ota_core.formats.paging import read_cursor
 from ota_core.rules.operator_actions import Action, ActionRefused
-from ota_core.stores.operator_store import OperatorStore, UnknownDevice, UnknownRelease, Wake
+from ota_core.stores.operator_commands import OperatorCommands, Wake
+from ota_core.stores.operator_queries import OperatorQueries, UnknownDevice, UnknownRelease
 from ota_core.stores.rollout_store import RolloutStore
 from ota_core.stores.status_store import StatusStore
 from support.api_definition import assert_promised
@@ -20,8 +21,13 @@ BEGIN = datetime(2026, 6, 1, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
-def store(database):
-    return OperatorStore(database)
+def queries(database):
+    return OperatorQueries(database)
+
+
+@pytest.fixture(scope="module")
+def commands(database):
+    return OperatorCommands(database)
 
 
 @pytest.fixture
@@ -51,9 +57,9 @@ def release(insert_release, product):
 
 
 @pytest.fixture
-def act(store):
+def act(commands):
     def call(release_id, action, wave=None):
-        return store.act(release_id, Action(action), wave=wave, caller=CALLER)
+        return commands.act(release_id, Action(action), wave=wave, caller=CALLER)
 
     return call
 
@@ -87,11 +93,11 @@ def report(database, release_id, mac, state="installed", second=0, reason=None):
     )
 
 
-def test_releases_are_listed_newest_first_in_pages(store, release, product):
+def test_releases_are_listed_newest_first_in_pages(queries, release, product):
     made = [release() for _ in range(5)]
     pages, before = [], None
     while True:
-        page = store.list_releases(product=product, state=None, before=before, limit=2)
+        page = queries.list_releases(product=product, state=None, before=before, limit=2)
         pages.append([listed["release_id"] for listed in page["releases"]])
         if "next" not in page:
             break
@@ -108,11 +114,11 @@ def test_releases_are_listed_newest_first_in_pages(store, release, product):
         ({"state": "withdrawn"}, []),
     ],
 )
-def test_release_says_what_operators_may_do_to_it(store, release, product, changes, allowed):
+def test_release_says_what_operators_may_do_to_it(queries, release, product, changes, allowed):
     release_id = release(**changes)
-    page = store.list_releases(product=product, state=None, before=None, limit=50)
+    page = queries.list_releases(product=product, state=None, before=None, limit=50)
     assert [listed["allowed_actions"] for listed in page["releases"]] == [allowed]
-    assert store.describe_release(release_id)["allowed_actions"] == allowed
+    assert queries.describe_release(release_id)["allowed_actions"] == allowed
     assert_promised(page, "ReleasePage")
 
 
@@ -122,20 +128,20 @@ def test_action_answers_what_is_allowed_after_it(release, act):
     assert_promised(summary, "Release")
 
 
-def test_releases_are_listed_by_state(store, release, product):
+def test_releases_are_listed_by_state(queries, release, product):
     withdrawn = release(state="withdrawn")
     release()
-    page = store.list_releases(product=product, state="withdrawn", before=None, limit=50)
+    page = queries.list_releases(product=product, state="withdrawn", before=None, limit=50)
     assert [listed["release_id"] for listed in page["releases"]] == [withdrawn]
 
 
-def test_release_is_described_with_all_that_happened(store, database, release, act):
+def test_release_is_described_with_all_that_happened(queries, database, release, act):
     release_id = release()
     report(database, release_id, "02:10:00:00:00:01")
     report(database, release_id, "02:10:00:00:00:02", "failed", reason="timeout")
     act(release_id, "pause")
     RolloutStore(database).advance(release_id, "arn:execution:first", now=datetime.now(UTC), takes_over=False)
-    described = store.describe_release(release_id)
+    described = queries.describe_release(release_id)
     json.dumps(described)
     assert_promised(described, "ReleaseDetails")
     assert described["manifest"]["product"] == described["product"]
@@ -152,24 +158,24 @@ def test_release_is_described_with_all_that_happened(store, database, release, a
     assert described["is_paused"]
 
 
-def test_release_without_a_rollout_is_described(store, release):
-    described = store.describe_release(release(rollout=None, state="published"))
+def test_release_without_a_rollout_is_described(queries, release):
+    described = queries.describe_release(release(rollout=None, state="published"))
     assert (described["waves"], described["expected"], described["rollout"]) == ([], None, None)
 
 
 @pytest.mark.parametrize("call", ["describe_release", "describe_timeline", "list_devices", "act"])
-def test_release_that_is_not_there_is_unknown(store, act, call):
+def test_release_that_is_not_there_is_unknown(queries, act, call):
     calls = {
-        "describe_release": lambda: store.describe_release("0" * 32),
-        "describe_timeline": lambda: store.describe_timeline("0" * 32),
-        "list_devices": lambda: store.list_devices("0" * 32, state="failed", after=None, limit=1),
+        "describe_release": lambda: queries.describe_release("0" * 32),
+        "describe_timeline": lambda: queries.describe_timeline("0" * 32),
+        "list_devices": lambda: queries.list_devices("0" * 32, state="failed", after=None, limit=1),
         "act": lambda: act("0" * 32, "abort"),
     }
     with pytest.raises(UnknownRelease):
         calls[call]()
 
 
-def test_failing_devices_are_listed_with_their_reasons_in_pages(store, database, release):
+def test_failing_devices_are_listed_with_their_reasons_in_pages(queries, database, release):
     release_id = release()
     for number in range(1, 6):
         report(database, release_id, f"02:11:00:00:00:{number:02X}", "failed", reason=f"reason {number}")
@@ -177,7 +183,7 @@ def test_failing_devices_are_listed_with_their_reasons_in_pages(store, database,
     report(database, release_id, "02:11:00:00:00:FF", "rejected", reason="version_not_newer")
     pages, after = [], None
     while True:
-        page = store.list_devices(release_id, state="failing", after=after, limit=2)
+        page = queries.list_devices(release_id, state="failing", after=after, limit=2)
         pages.append([(device["mac"], device["reason"]) for device in page["devices"]])
         if "next" not in page:
             break
@@ -186,20 +192,20 @@ def test_failing_devices_are_listed_with_their_reasons_in_pages(store, database,
     assert [device for page in pages for device in page] == [
         (f"02:11:00:00:00:{number:02X}", f"reason {number}") for number in range(1, 6)
     ]
-    everything = store.list_devices(release_id, state=None, after=None, limit=50)
+    everything = queries.list_devices(release_id, state=None, after=None, limit=50)
     assert_promised(everything, "DevicePage")
     assert len(everything["devices"]) == 7
-    assert len(store.list_devices(release_id, state="rejected", after=None, limit=50)["devices"]) == 1
+    assert len(queries.list_devices(release_id, state="rejected", after=None, limit=50)["devices"]) == 1
 
 
-def test_reasons_of_failing_devices_are_counted(store, database, release):
+def test_reasons_of_failing_devices_are_counted(queries, database, release):
     release_id = release()
-    assert store.describe_release(release_id)["failing"] == {"count": 0, "reasons": []}
+    assert queries.describe_release(release_id)["failing"] == {"count": 0, "reasons": []}
     said = ["timeout", "timeout", "battery", "version_not_newer"]
     for number, reason in enumerate(said):
         report(database, release_id, f"06:12:00:00:00:{number:02X}", "rejected", reason=reason)
     report(database, release_id, "06:12:00:00:00:10", "failed")
-    assert store.describe_release(release_id)["failing"] == {
+    assert queries.describe_release(release_id)["failing"] == {
         "count": 4,
         "reasons": [
             {"state": "rejected", "reason": "timeout", "count": 2},
@@ -209,19 +215,19 @@ def test_reasons_of_failing_devices_are_counted(store, database, release):
     }
 
 
-def test_release_is_for_the_devices_of_its_product_that_were_seen_or_for_those_that_it_names(store, database, release):
+def test_release_is_for_the_devices_of_its_product_that_were_seen_or_those_that_it_names(queries, database, release):
     release_id = release()
     # Who reports is seen, and BEGIN is long ago.
     report(database, release_id, "06:13:00:00:00:01")
-    assert store.describe_release(release_id)["population"] == 0
+    assert queries.describe_release(release_id)["population"] == 0
     late = (datetime.now(UTC) - BEGIN).total_seconds()
     for number in range(3):
         report(database, release_id, f"06:13:00:00:00:{number:02X}", second=late)
-    assert store.describe_release(release_id)["population"] == 3
-    assert store.describe_release(release(target_count=7))["population"] == 7
+    assert queries.describe_release(release_id)["population"] == 3
+    assert queries.describe_release(release(target_count=7))["population"] == 7
 
 
-def test_timeline_counts_each_device_in_the_highest_state_that_it_had_reported(store, database, release):
+def test_timeline_counts_each_device_in_the_highest_state_that_it_had_reported(queries, database, release):
     release_id = release()
     first, second = "06:14:00:00:00:01", "06:14:00:00:00:02"
     for mac, state, at in [
@@ -233,7 +239,7 @@ def test_timeline_counts_each_device_in_the_highest_state_that_it_had_reported(s
         (first, "installed", 120),
     ]:
         report(database, release_id, mac, state, second=at)
-    points = store.describe_timeline(release_id)["points"]
+    points = queries.describe_timeline(release_id)["points"]
     shown = [
         (point["at"][11:19], {state: count for state, count in point["devices"].items() if count}) for point in points
     ]
@@ -246,35 +252,35 @@ def test_timeline_counts_each_device_in_the_highest_state_that_it_had_reported(s
     assert set(points[0]["devices"]) == set(DeviceState)
 
 
-def test_timeline_has_few_points_however_many_reports_there_are(store, database, release):
+def test_timeline_has_few_points_however_many_reports_there_are(queries, database, release):
     release_id = release()
     for number in range(200):
         report(database, release_id, f"06:15:00:00:00:{number:02X}", second=number * 7)
-    points = store.describe_timeline(release_id)["points"]
+    points = queries.describe_timeline(release_id)["points"]
     assert len(points) == 61
     assert_promised({"points": points}, "Timeline")
     assert points[-1]["devices"]["installed"] == 200
     installed = [point["devices"]["installed"] for point in points]
     assert installed == sorted(installed)
-    assert store.describe_timeline(release())["points"] == []
+    assert queries.describe_timeline(release())["points"] == []
 
 
-def test_timeline_of_a_single_moment_has_one_point(store, database, release):
+def test_timeline_of_a_single_moment_has_one_point(queries, database, release):
     release_id = release()
     report(database, release_id, "06:16:00:00:00:01")
     report(database, release_id, "06:16:00:00:00:02")
-    [point] = store.describe_timeline(release_id)["points"]
+    [point] = queries.describe_timeline(release_id)["points"]
     assert point["devices"]["installed"] == 2
 
 
-def test_device_is_described_with_its_history_newest_first_in_pages(store, database, release):
+def test_device_is_described_with_its_history_newest_first_in_pages(queries, database, release):
     mac, release_id = "02:12:00:00:00:01", release()
     for second, state in enumerate(["downloading", "verifying", "rebooting", "installed"]):
         report(database, release_id, mac, state, second)
-    first = store.describe_device(mac, before=None, limit=3)
+    first = queries.describe_device(mac, before=None, limit=3)
     assert [entry["state"] for entry in first["history"]] == ["installed", "rebooting", "verifying"]
     moment, row = read_cursor(first["next"], "history")
-    rest = store.describe_device(mac, before=(datetime.fromisoformat(moment), row), limit=3)
+    rest = queries.describe_device(mac, before=(datetime.fromisoformat(moment), row), limit=3)
     assert [entry["state"] for entry in rest["history"]] == ["downloading"]
     assert "next" not in rest
     assert_promised(first, "Device")
@@ -282,21 +288,21 @@ def test_device_is_described_with_its_history_newest_first_in_pages(store, datab
     json.dumps(first)
 
 
-def test_device_that_nobody_knows_is_unknown(store):
+def test_device_that_nobody_knows_is_unknown(queries):
     with pytest.raises(UnknownDevice):
-        store.describe_device("02:13:00:00:00:01", before=None, limit=1)
+        queries.describe_device("02:13:00:00:00:01", before=None, limit=1)
 
 
-def test_device_may_be_tagged_before_it_is_known(store):
-    store.replace_tags("02:13:00:00:00:02", ["beta"], caller=CALLER)
-    described = store.describe_device("02:13:00:00:00:02", before=None, limit=1)
+def test_device_may_be_tagged_before_it_is_known(queries, commands):
+    commands.replace_tags("02:13:00:00:00:02", ["beta"], caller=CALLER)
+    described = queries.describe_device("02:13:00:00:00:02", before=None, limit=1)
     assert (described["tags"], described["product"], described["history"]) == (["beta"], None, [])
 
 
-def test_tags_are_replaced_and_each_change_is_audited_once(store, database):
+def test_tags_are_replaced_and_each_change_is_audited_once(commands, database):
     mac = "02:13:00:00:00:03"
     for tags in (["beta", "site=berlin"], ["beta", "site=berlin"], ["alpha"], []):
-        assert store.replace_tags(mac, tags, caller=CALLER) == {"mac": mac, "tags": tags}
+        assert commands.replace_tags(mac, tags, caller=CALLER) == {"mac": mac, "tags": tags}
     rows = database.transaction(
         lambda connection: connection.run(
             "SELECT caller, action, details FROM audit WHERE mac = CAST(:mac AS macaddr) ORDER BY id", mac=mac
