@@ -1,7 +1,7 @@
 """What one release costs, and how long it takes, by the size of the fleet: python bench/scale.py.
 
-Every device is listed by its MAC, the dearest case: a release for a whole fleet is two messages to AWS IoT Core. The
-milliseconds are the benchmarks' own (build/bench/*.json), of this machine; the prices are in prices.toml.
+Every device is listed by its MAC, the most expensive case: a release for a whole fleet is two messages to AWS IoT
+Core. The milliseconds come from the benchmarks (build/bench/*.json) on this machine; the prices are in prices.toml.
 """
 
 from __future__ import annotations
@@ -90,8 +90,10 @@ def cost(devices: int, chunk_kib: int | None, figures: Figures) -> dict[str, flo
 
 def jobs_cost(devices: int) -> float:
     """AWS IoT Jobs for the same release: its executions, and the same bytes from presigned URLs."""
+    jobs = PRICES["iot_jobs"]
+    further = max(0, devices - jobs["first_executions"])
     transfer = devices * (_IMAGE_BYTES / 1e9 * PRICES["data_transfer"]["gb"] + PRICES["s3"]["get"])
-    return devices * PRICES["iot_jobs"]["execution"] + transfer
+    return (devices - further) * jobs["execution"] + further * jobs["further_execution"] + transfer
 
 
 def main() -> None:
