@@ -98,19 +98,19 @@ def jobs_cost(devices: int) -> float:
 
 def main() -> None:
     figures = read_figures()
-    print(f"Prices of {PRICES['as_of']}, us-east-1, a 1 MiB image, every device listed by its MAC.\n")
+    print(f"Prices of {PRICES['as_of']}, us-east-1, without free tiers:\n")
     columns = [*(f"{chunk} KiB chunks" for chunk in CHUNKS), "presigned URLs", "AWS IoT Jobs"]
-    print("| devices | " + " | ".join(columns) + " | told in | by Jobs in |")
+    print("| devices | " + " | ".join(columns) + " | notified in | by Jobs in |")
     print("| ---: |" + " ---: |" * (len(columns) + 2))
     series: dict[str, list[float]] = {column: [] for column in columns}
     for devices in FLEETS:
         totals = [sum(cost(devices, chunk, figures).values()) for chunk in (*CHUNKS, None)] + [jobs_cost(devices)]
         for column, total in zip(columns, totals, strict=True):
             series[column].append(total)
-        told = duration(devices / QUOTAS["iot_publishes"])
+        notified = duration(devices / QUOTAS["iot_publishes"])
         jobs = duration(devices / JOBS_PER_MINUTE * 60)
-        print(f"| {devices:,} | " + " | ".join(f"${total:,.2f}" for total in totals) + f" | {told} | {jobs} |")
-    print("\nOf one million devices, in chunks of 64 KiB:\n\n| service | dollars |\n| --- | ---: |")
+        print(f"| {devices:,} | " + " | ".join(f"${total:,.2f}" for total in totals) + f" | {notified} | {jobs} |")
+    print("\nFor one million devices and chunks of 64 KiB:\n\n| service | dollars |\n| --- | ---: |")
     for service, dollars in cost(1_000_000, 64, figures).items():
         print(f"| {service} | {dollars:,.2f} |")
     output = PROJECT / "build" / "bench"

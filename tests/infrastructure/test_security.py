@@ -63,12 +63,12 @@ def exists(project, test):
     )
 
 
-def test_every_attack_has_its_row(page):
+def test_every_attack_has_a_row(page):
     assert [attack for attack, _, _ in rows(page, "attack")] == ATTACKS
 
 
-def test_every_attacker_has_his_row(page):
-    assert [attacker for attacker, _, _ in rows(page, "he has")] == ATTACKERS
+def test_every_attacker_has_a_row(page):
+    assert [attacker for attacker, _, _ in rows(page, "they have")] == ATTACKERS
 
 
 @pytest.mark.parametrize("number", range(len(ATTACKS)), ids=ATTACKS)
