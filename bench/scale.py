@@ -14,8 +14,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import PROJECT
-
+PROJECT = Path(__file__).resolve().parents[1]
 PRICES = tomllib.loads(Path(__file__).with_name("prices.toml").read_text())
 FLEETS = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 CHUNKS = (16, 64, 256)  # KiB

@@ -1,4 +1,4 @@
-"""The README leads from a clone to a first release: its own commands, in its order, on the local cloud."""
+"""README and docs/deploy.md lead from a clone to a first release: their commands, in order, on the local cloud."""
 
 import json
 import os
@@ -95,7 +95,7 @@ def shell(cloud, clone, tmp_path_factory):
 @pytest.fixture(scope="module")
 def released(shell):
     """What the commands printed, and how they ended."""
-    tool, database, *rest = shell_blocks(PROJECT / "README.md", "first release")
+    tool, database, *rest = shell_blocks(PROJECT / "docs" / "deploy.md", "first release")
     # No function reaches the Aurora of an emulator, so the reader turns out to have a PostgreSQL of his own.
     own = f"cp staging.yaml aurora.yaml; cp {shell.parameters} staging.yaml\n"
     done = shell(tool, database, own, *rest)
@@ -126,7 +126,7 @@ def device(released, clone, cloud):
     return Subscriber("127.0.0.1", cloud.emulator.mqtt_port, cloud.mqtt_ca, identity, topics)
 
 
-def test_device_of_the_readme_connects_and_hears_of_the_release(device):
+def test_registered_device_connects_and_hears_of_the_release(device):
     with device as session:
         [message] = session.wait_for(1, 30)
     assert message.json["version"] == "1.0.0"
