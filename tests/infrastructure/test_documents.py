@@ -84,6 +84,14 @@ def test_every_parameter_is_explained_as_in_its_template(project, template, data
         assert f"\n| `{name}` | {parameter['Description']}{default} |\n" in page
 
 
+def test_every_room_of_ota_core_is_on_the_map(project):
+    core = project / "layers" / "ota_core" / "ota_core"
+    page = (project / "CONTRIBUTING.md").read_text()
+    [table] = re.findall(r"^\| room \|.*\n\| ---.*\n((?:\|.*\n)+)", page, re.MULTILINE)
+    rooms = {f"{init.parent.name}/" for init in core.glob("*/__init__.py")}
+    assert set(re.findall(r"^\| `(\w+/)` \|", table, re.MULTILINE)) == rooms
+
+
 def test_every_link_leads_somewhere(documents, project):
     for page in documents:
         for target, anchor in links(page):
@@ -91,6 +99,13 @@ def test_every_link_leads_somewhere(documents, project):
             assert target.exists(), where
             if anchor is not None:
                 assert anchor in anchors(target), where
+
+
+def test_every_file_that_is_named_exists(documents, project):
+    folders = "api|bench|docs|events|firmware|functions|fuzz|layers|requirements|statemachine|tests|tools"
+    for page in documents:
+        for name in re.findall(rf"`((?:{folders})/[\w./-]+?)/?(?:::[^`]+)?`", page.read_text()):
+            assert (project / name).exists() or "NNNN" in name, f"{page.relative_to(project)}: {name}"
 
 
 def test_every_page_is_found_from_the_readme(documents, project):
