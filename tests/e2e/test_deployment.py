@@ -76,9 +76,9 @@ def test_wrong_parameters_are_refused_with_what_is_expected(check, parameters, c
 @pytest.mark.parametrize(
     ("parameters", "complaint"),
     [
-        ({"MinCapacity": "2", "MaxCapacity": "1"}, "MinCapacity is more than MaxCapacity"),
-        ({"MinCapacity": "4", "MaxCapacity": "2"}, "MinCapacity is more than MaxCapacity"),
-        ({"EngineVersion": "15.4"}, "a version from 16.3 on"),
+        ({"MinCapacity": "2", "MaxCapacity": "1"}, "MinCapacity is greater than MaxCapacity"),
+        ({"MinCapacity": "4", "MaxCapacity": "2"}, "MinCapacity is greater than MaxCapacity"),
+        ({"EngineVersion": "15.4"}, "version 16.3 or later"),
         ({"VpcCidr": "10.0.0.0/28"}, "a range of IPv4 addresses"),
     ],
 )
