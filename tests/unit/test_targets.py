@@ -153,14 +153,6 @@ def test_targets_file_must_be_the_signed_one():
         targets.check_targets_file(signed, raw)
 
 
-@given(st.lists(st.text(), max_size=50), st.integers(1, 10))
-def test_batches_are_full_but_for_the_last_and_hold_every_item_in_order(items, size):
-    cut = list(targets.batches(iter(items), size))
-    assert [item for batch in cut for item in batch] == items
-    assert all(len(batch) == size for batch in cut[:-1])
-    assert all(0 < len(batch) <= size for batch in cut)
-
-
 def test_tags_are_sorted_and_folded():
     assert targets.parse_target_tags(["site=berlin", "beta", "beta"]).tags == ("beta", "site=berlin")
 

@@ -72,7 +72,7 @@ class SimulatedDevice:
             "mqtt-ca": cloud.mqtt_ca,
             "mqtt-cert": identity.certificate,
             "mqtt-key": identity.key,
-            "topic-prefix": TOPIC_PREFIX or "/firmware_update",
+            "topic-prefix": TOPIC_PREFIX,
             "trusted-key": trusted_key,
             "max-delay": "0",
             **{name.replace("_", "-"): value for name, value in options.items()},

@@ -250,6 +250,4 @@ def whom(targets: Targets) -> str:
             count = len(macs)
         case TargetsFile(_, count):
             pass
-        case TaggedDevices(tags):
-            return f"devices tagged {' or '.join(tags)}"
     return "1 device" if count == 1 else f"{count} devices"

@@ -1,4 +1,4 @@
-"""Whom a release is for: MAC addresses, the targets file, and the batches that are published."""
+"""Whom a release is for: MAC addresses, tags and the targets file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ota_core.errors import DropRejected, RejectionCode
 from ota_core.formats import strict_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable
 
 MAX_TARGETS = 1_000_000
 # A MAC on a line of its own, with quotes, comma and indent, takes 24 bytes; twice that is no honest list.
@@ -211,18 +211,6 @@ def parse_mac_list(items: list[Any], lines_of: Callable[[list[int]], list[int]] 
             remedy="Correct the list and sign again.",
         )
     return sorted(macs)
-
-
-def batches(items: Iterable[str], size: int) -> Iterator[list[str]]:
-    """Cut a stream into lists of `size`, the last one shorter."""
-    batch: list[str] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def _lines_of_strings(raw: bytes, indexes: list[int], strings_before: int) -> list[int]:
