@@ -133,12 +133,14 @@ def test_releases_of_the_first_schema_are_served_by_the_present_one(cloud, deplo
     assert migrations(database) == [FIRST_SCHEMA]
     drop = make_drop(product=PRODUCT, version=VERSION)
     release_as_it_was_then(database, s3, bucket, drop)
+    database.run("ALTER TABLE schema_migrations DROP COLUMN sha256")  # which came later
 
     outputs = deploy("template.yaml")
     assert outputs["BucketName"] == bucket
     assert migrations(database) == sorted(
         file.name for file in (PROJECT / "functions" / "migrate_database" / "migrations").glob("*.sql")
     )
+    assert database.run("SELECT count(*) FROM schema_migrations WHERE sha256 IS NULL") == [[0]]
     session = requests.Session()
     api_key = cloud.client("apigateway").get_api_key(apiKey=outputs["ApiKeyId"], includeValue=True)["value"]
     session.headers.update({"x-api-key": api_key, "Accept": "application/octet-stream"})

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import boto3
 import pytest
-from ota_core.errors import DropRejected, RejectionCode
+from ota_core.errors import DropRejected, OtaError, RejectionCode
 from ota_core.rules.rollout import Abort, Complete, Progress, PublishWave, WaitUntil
 from ota_core.stores.release_store import AlreadyReleased, InProgress, Registered, ReleaseSuperseded
 from ota_core.stores.rollout_store import Advance
@@ -468,3 +468,11 @@ def test_migration_that_fails_is_answered_too(migrate):
     answer, _ = migrate("create", OSError("no route to host"))
     assert answer["Status"] == "FAILED"
     assert "no route to host" in answer["Reason"]
+
+
+def test_migration_that_is_refused_is_answered_and_logged_without_a_stack_trace(migrate, caplog):
+    answer, _ = migrate("create", OtaError("migration_edited", "Migrations differ."))
+    assert answer["Status"] == "FAILED"
+    assert answer["Reason"] == "The schema was left as it is. Migrations differ."
+    [record] = caplog.records
+    assert (record.getMessage(), record.code, record.exc_info) == ("Migrations differ.", "migration_edited", None)
