@@ -68,6 +68,13 @@ def test_every_requirement_of_the_layer_is_the_tested_one(project):
     assert {name: tested[name] for name in layer} == layer
 
 
+def test_version_of_pg8000_whose_private_fields_are_used_is_bounded(project):
+    files = [*(project / "requirements").glob("*.in"), project / "layers" / "ota_core" / "requirements.in"]
+    named = [line for file in files for line in file.read_text().splitlines() if line.startswith("pg8000")]
+    assert len(named) == 2
+    assert [line for line in named if not re.match(r"pg8000>=[0-9.]+,<[0-9.]+\b", line)] == []
+
+
 def test_bill_of_materials_lists_what_is_shipped(project):
     subprocess.run(["make", "--silent", "sbom"], cwd=project, check=True)
     bill = json.loads((project / "build" / "sbom.cdx.json").read_text())

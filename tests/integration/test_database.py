@@ -66,6 +66,17 @@ def test_statement_of_several_packets_is_sent_without_waiting_for_the_server(con
     assert database._connection._usock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
+def test_columns_are_those_of_the_statement_that_ran_last(connect):
+    """Prepared or not. The connection sets pg8000's private `_context` for that."""
+
+    def work(connection):
+        for sql, parameters in 2 * [("SELECT 1 AS plain", {}), ("SELECT CAST(:x AS int) AS prepared", {"x": 1})]:
+            connection.run(sql, **parameters)
+            yield [column["name"] for column in connection.columns]
+
+    assert connect().transaction(lambda connection: list(work(connection))) == 2 * [["plain"], ["prepared"]]
+
+
 def test_statement_that_the_database_refuses_leaves_a_connection_that_serves(connect):
     database = connect()
     for _ in range(2):
