@@ -7,6 +7,7 @@ import signal
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +47,9 @@ class Emulator:
             return certificate
 
 
-def start_emulator(python: Path, temporary: Path, log: Path, record: Path) -> Emulator:
+def start_emulator(
+    python: Path, temporary: Path, log: Path, record: Path, program: Sequence[str | Path] = (_ENTRY,)
+) -> Emulator:
     """Start the emulator with nothing in it.
 
     Args:
@@ -54,6 +57,7 @@ def start_emulator(python: Path, temporary: Path, log: Path, record: Path) -> Em
         temporary: The folder for its temporary files.
         log: Gets its output.
         record: Gets the process's identity.
+        program: What the interpreter runs: the emulator with our fixes, unless told otherwise.
 
     Raises:
         LocalCloudError: It does not start.
@@ -65,7 +69,7 @@ def start_emulator(python: Path, temporary: Path, log: Path, record: Path) -> Em
     for _ in range(_PORT_TRIES):  # somebody may take a free port before we do
         emulator = Emulator(free_port(), free_port())
         process = ServerProcess.start(
-            [python, "-P", _ENTRY],
+            [python, "-P", *program],
             environment=clean_environment(
                 AUTH="true",
                 BIND_HOST="127.0.0.1",

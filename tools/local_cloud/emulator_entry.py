@@ -1,4 +1,8 @@
-"""Run the AWS emulator, mended where it falls short. Runs in the emulator's own environment."""
+"""Run the AWS emulator, ministack, with fixes for where it falls short. Runs in the emulator's own environment.
+
+Each fix says for which version of ministack it is. `tests/integration/test_emulator_fixes.py` fails when the installed
+version no longer needs it.
+"""
 
 # ruff: noqa: ANN401 - what the emulator and asyncio take is passed on as it is
 
@@ -24,129 +28,44 @@ from ministack.core import iam_actions, lambda_runtime
 from ministack.services import apigateway_v1, cognito, iot, rds, rds_data, s3, secretsmanager, sqs, stepfunctions
 from ministack.services.cloudformation import provisioners
 
-_broker_publish = iot.broker_publish
-_broker_subscribe = iot.broker_subscribe
-_create_database_cluster = provisioners._rds_db_cluster_create  # noqa: SLF001
-_create_rest_api = apigateway_v1._create_rest_api  # noqa: SLF001
+# ministack 1.5.33 serves MQTT on every interface, whatever BIND_HOST says.
 _create_server = BaseEventLoop.create_server
-_execute_without_database = rds_data._stub_execute  # noqa: SLF001
-_extract_iam_action = iam_actions.extract_iam_action
-_extract_resource_arn = iam_actions.extract_resource_arn
-_fake_token = cognito._fake_token  # noqa: SLF001
-_find_matching_retrier = stepfunctions._find_matching_retrier  # noqa: SLF001
-_get_object = s3._get_object  # noqa: SLF001
-_import_rest_api = apigateway_v1._import_rest_api  # noqa: SLF001
-_list_object_versions = s3._list_object_versions  # noqa: SLF001
-_request_tag_context = iam_actions.request_tag_context
-_send_message = sqs._act_send_message  # noqa: SLF001
-_state_machine_definition = provisioners._sfn_definition  # noqa: SLF001
-_filters: dict[str, str] = {}  # of the MQTT subscriptions
-_published_topic: ContextVar[str | None] = ContextVar("published topic", default=None)
 
 
 async def _create_server_on_loopback(
     loop: Any, factory: Any, host: Any = None, port: Any = None, **options: Any
 ) -> Any:
-    """Replace the wildcard address, on which the emulator serves MQTT whatever its BIND_HOST says."""
+    """Listen on loopback instead of on every interface."""
     address = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 - that is what it replaces # nosec B104
     return await _create_server(loop, factory, address, port, **options)
 
 
-def _state_machine_definition_as_json(properties: Any) -> str:
-    """Translate a definition written in YAML, as CloudFormation does; the emulator's Step Functions reads only JSON."""
-    return json.dumps(yaml.safe_load(_state_machine_definition(properties)))
+BaseEventLoop.create_server = _create_server_on_loopback  # type: ignore[assignment, method-assign]
+
+# ministack 1.5.33 leaves the groups out of tokens that a refresh token brings.
+_fake_token = cognito._fake_token  # noqa: SLF001
 
 
-def _create_database_cluster_with_its_secret(logical_id: str, properties: Any, stack: str) -> Any:
-    """Make the secret of a cluster whose password RDS is to manage, as the emulator's own CreateDBCluster does."""
-    cluster_id, attributes = _create_database_cluster(logical_id, properties, stack)
-    if properties.get("ManageMasterUserPassword") in {True, "true"}:
-        login = json.dumps({"username": properties["MasterUsername"], "password": "managed"})  # nosec B105
-        secret = secretsmanager.create_secret_in_process(f"rds!{cluster_id}", login)
-        rds._clusters[cluster_id]["MasterUserSecret"] = {"SecretArn": secret, "SecretStatus": "active"}  # noqa: SLF001
-        attributes["MasterUserSecret.SecretArn"] = secret
-    return cluster_id, attributes
+def _token_with_groups(sub: str, pool_id: str, *arguments: Any, **options: Any) -> Any:
+    """Say the user's groups in a token that a refresh token brings too, as Cognito does."""
+    pool = cognito._get_pool_unscoped(pool_id) or {}  # noqa: SLF001
+    user = pool.get("_users", {}).get(options.get("username", ""), {})
+    return _fake_token(sub, pool_id, *arguments, **{"groups": user.get("_groups", [])} | options)
 
 
-def _execute_statement_of_postgresql(resource_arn: str, sql: str) -> Any:
-    """Take statements in PostgreSQL's dialect too; there is no database behind any cluster here."""
-    if sql.startswith(("DO ", "GRANT ")):
-        return rds_data._stub_success()  # noqa: SLF001
-    return _execute_without_database(resource_arn, sql)
+cognito._fake_token = _token_with_groups  # noqa: SLF001
 
+# ministack 1.5.33 forgets the parsed policies of all but 1,024 devices, and parses one for every message of the others.
+iot._parsed_iot_policy = lru_cache(maxsize=None)(iot._parsed_iot_policy.__wrapped__)  # noqa: SLF001
 
-def _create_rest_api_under_its_name(description: Any) -> Any:
-    """Let an API have its name for its id, so that its URL is known before it is there."""
-    return _create_rest_api(
-        {**description, "tags": {**description.get("tags", {}), "ms-custom-id": description["name"]}}
-    )
-
-
-def _import_rest_api_with_gateway_responses(definition: Any, properties: Any = None) -> Any:
-    """Import the gateway responses of an OpenAPI document too, as API Gateway does."""
-    api_id = _import_rest_api(definition, properties)
-    for response_type, response in definition.get("x-amazon-apigateway-gateway-responses", {}).items():
-        apigateway_v1._put_gateway_response(api_id, response_type, response)  # noqa: SLF001
-    return api_id
-
-
-def _get_object_with_range(bucket: str, key: str, headers: Any, query: Any = None) -> Any:
-    """Honour Range in a request that names an object version too, as S3 does."""
-    status, found, body = _get_object(bucket, key, headers, query)
-    if status != 200 or "range" not in headers or "versionId" not in (query or {}):
-        return status, found, body
-    part = s3._parse_range(headers["range"], len(body))  # noqa: SLF001
-    if part is None:
-        return s3._error("InvalidRange", "The requested range is not satisfiable", 416, f"/{bucket}/{key}")  # noqa: SLF001
-    first, last = part
-    # The checksums are of the whole.
-    kept = {name: value for name, value in found.items() if not name.lower().startswith("x-amz-checksum-")}
-    length = {"Content-Length": str(last - first + 1), "Content-Range": f"bytes {first}-{last}/{len(body)}"}
-    return 206, kept | length, body[first : last + 1]
-
-
-def _list_object_versions_encoded(bucket: str, query: Any) -> Any:
-    """Honour EncodingType=url, without which XML could not list a key that has a control character."""
-    status, headers, body = _list_object_versions(bucket, query)
-    if status != 200 or s3._qp(query, "encoding-type", "") != "url":  # noqa: SLF001
-        return status, headers, body
-
-    def encode(element: re.Match[str]) -> str:
-        return f"<{element[1]}>{quote(html.unescape(element[2]))}</{element[1]}>"
-
-    encoded = re.sub(r"<(Key|Prefix|Delimiter|KeyMarker|NextKeyMarker)>([^<]*)</\1>", encode, body.decode())
-    end = "</ListVersionsResult>"
-    return status, headers, encoded.replace(end, f"<EncodingType>url</EncodingType>{end}").encode()
-
-
-async def _subscribe_without_replay(*arguments: Any, **options: Any) -> Any:
-    """Replay retained messages to a SUBSCRIBE only, not when a session is resumed (MQTT 3.1.1 section 3.3.1.3).
-
-    There they came before the CONNACK, at which every client that keeps to section 3.1.4 gives up. A SUBSCRIBE says how
-    to handle retained messages, a resumption does not.
-    """
-    subscription: str = await _broker_subscribe(
-        *arguments, **{"retain_handling": iot.RETAIN_HANDLING_SEND_NEVER} | options
-    )
-    _filters[subscription] = iot._scoped_topic(*arguments[:3])  # noqa: SLF001
-    return subscription
-
-
-async def _unsubscribe(subscription: str) -> None:
-    """End a subscription without a look at those to other filters, of which there may be thousands."""
-    async with iot._broker_lock:  # noqa: SLF001
-        topic_filter = _filters.pop(subscription, "")
-        subscribers = iot._subscriptions.get(topic_filter, set())  # noqa: SLF001
-        subscribers -= {subscriber for subscriber in subscribers if subscriber.subscription_id == subscription}
-        if not subscribers:
-            iot._subscriptions.pop(topic_filter, None)  # noqa: SLF001
+# ministack 1.5.33 compares the topic of every message with the filters of all subscriptions. With thousands of devices
+# it does little else.
+_broker_publish = iot.broker_publish
+_published_topic: ContextVar[str | None] = ContextVar("published topic", default=None)
 
 
 class _Subscriptions(dict[str, set[Any]]):
-    """The MQTT broker's subscriptions by filter, of which a publication meets only those that its topic can match.
-
-    The emulator would try all of them for every message, and with thousands of devices do little else.
-    """
+    """The MQTT broker's subscriptions by filter, of which a publication meets only those that its topic can match."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -182,35 +101,144 @@ async def _publish_to_those_who_may_match(account_id: str, region: str, topic: s
         _published_topic.reset(token)
 
 
-def _receive_batch(queue_url: str, size: int) -> Any:
-    """Give a function batches as large as its event source mapping says, not ten messages at most."""
-    with sqs._queues_lock:  # noqa: SLF001
-        queue = sqs._get_q(queue_url)  # noqa: SLF001
-        sqs._expire_retained(queue)  # noqa: SLF001
-        sqs._dlq_sweep(queue)  # noqa: SLF001
-        return sqs._collect_msgs(queue, size, int(queue["attributes"]["VisibilityTimeout"]))  # noqa: SLF001
+iot._subscriptions = _Subscriptions()  # noqa: SLF001
+iot.broker_publish = _publish_to_those_who_may_match
+
+# ministack 1.5.33 replays retained messages when a session is resumed, and before the CONNACK, at which a client that
+# keeps to MQTT 3.1.1 section 3.1.4 gives up.
+_broker_subscribe = iot.broker_subscribe
+_filters: dict[str, str] = {}  # of the MQTT subscriptions
 
 
-def _send_message_alone(request: Any, queue_url: str) -> Any:
-    """Add to a queue's list under the lock under which other threads replace it, so that no message is lost."""
-    with sqs._queues_lock:  # noqa: SLF001
-        return _send_message(request, queue_url)
+async def _subscribe_without_replay(*arguments: Any, **options: Any) -> Any:
+    """Replay retained messages to a SUBSCRIBE only (MQTT 3.1.1 section 3.3.1.3).
+
+    A SUBSCRIBE says how to handle retained messages, a resumption does not.
+    """
+    subscription: str = await _broker_subscribe(
+        *arguments, **{"retain_handling": iot.RETAIN_HANDLING_SEND_NEVER} | options
+    )
+    _filters[subscription] = iot._scoped_topic(*arguments[:3])  # noqa: SLF001
+    return subscription
 
 
-def _token_with_groups(sub: str, pool_id: str, *arguments: Any, **options: Any) -> Any:
-    """Say the user's groups in a token that a refresh token brings too, as Cognito does."""
-    pool = cognito._get_pool_unscoped(pool_id) or {}  # noqa: SLF001
-    user = pool.get("_users", {}).get(options.get("username", ""), {})
-    return _fake_token(sub, pool_id, *arguments, **{"groups": user.get("_groups", [])} | options)
+iot.broker_subscribe = _subscribe_without_replay
 
 
-def _request_context_with_event_source(service: str, action: str, body: bytes, parameters: Any) -> Any:
-    """Let a policy ask for the source of the events that PutEvents puts, the condition key events:source."""
-    context = _request_tag_context(service, action, body, parameters)
-    if action != "events:PutEvents":
-        return context
-    sources = {entry.get("Source") for entry in json.loads(body)["Entries"]}
-    return {**context, "events:source": sources.pop() if len(sources) == 1 else sorted(sources)}
+# ministack 1.5.33 looks through all subscriptions, of which there may be thousands, to end one.
+async def _unsubscribe(subscription: str) -> None:
+    """End a subscription without looking at those to other filters."""
+    async with iot._broker_lock:  # noqa: SLF001
+        topic_filter = _filters.pop(subscription, "")
+        subscribers = iot._subscriptions.get(topic_filter, set())  # noqa: SLF001
+        subscribers -= {subscriber for subscriber in subscribers if subscriber.subscription_id == subscription}
+        if not subscribers:
+            iot._subscriptions.pop(topic_filter, None)  # noqa: SLF001
+
+
+iot.broker_unsubscribe = _unsubscribe
+
+# ministack 1.5.33 lets CloudFormation make a database cluster without the secret that RDS is to manage.
+_create_database_cluster = provisioners._rds_db_cluster_create  # noqa: SLF001
+
+
+def _create_database_cluster_with_its_secret(logical_id: str, properties: Any, stack: str) -> Any:
+    """Make the secret of a cluster whose password RDS is to manage, as the emulator's own CreateDBCluster does."""
+    cluster_id, attributes = _create_database_cluster(logical_id, properties, stack)
+    if properties.get("ManageMasterUserPassword") in {True, "true"}:
+        login = json.dumps({"username": properties["MasterUsername"], "password": "managed"})  # nosec B105
+        secret = secretsmanager.create_secret_in_process(f"rds!{cluster_id}", login)
+        rds._clusters[cluster_id]["MasterUserSecret"] = {"SecretArn": secret, "SecretStatus": "active"}  # noqa: SLF001
+        attributes["MasterUserSecret.SecretArn"] = secret
+    return cluster_id, attributes
+
+
+provisioners._RESOURCE_HANDLERS["AWS::RDS::DBCluster"]["create"] = _create_database_cluster_with_its_secret  # noqa: SLF001
+
+# ministack 1.5.33 knows only MySQL's statements where there is no database behind a cluster.
+_execute_without_database = rds_data._stub_execute  # noqa: SLF001
+
+
+def _execute_statement_of_postgresql(resource_arn: str, sql: str) -> Any:
+    """Take statements in PostgreSQL's dialect too."""
+    if sql.startswith(("DO ", "GRANT ")):
+        return rds_data._stub_success()  # noqa: SLF001
+    return _execute_without_database(resource_arn, sql)
+
+
+rds_data._stub_execute = _execute_statement_of_postgresql  # noqa: SLF001
+
+# ministack 1.5.33 ignores Range in a request for an object version.
+_get_object = s3._get_object  # noqa: SLF001
+
+
+def _get_object_with_range(bucket: str, key: str, headers: Any, query: Any = None) -> Any:
+    """Honour Range in a request that names an object version too, as S3 does."""
+    status, found, body = _get_object(bucket, key, headers, query)
+    if status != 200 or "range" not in headers or "versionId" not in (query or {}):
+        return status, found, body
+    part = s3._parse_range(headers["range"], len(body))  # noqa: SLF001
+    if part is None:
+        return s3._error("InvalidRange", "The requested range is not satisfiable", 416, f"/{bucket}/{key}")  # noqa: SLF001
+    first, last = part
+    # The checksums are of the whole.
+    kept = {name: value for name, value in found.items() if not name.lower().startswith("x-amz-checksum-")}
+    length = {"Content-Length": str(last - first + 1), "Content-Range": f"bytes {first}-{last}/{len(body)}"}
+    return 206, kept | length, body[first : last + 1]
+
+
+s3._get_object = _get_object_with_range  # noqa: SLF001
+
+# ministack 1.5.33 ignores EncodingType=url in ListObjectVersions, without which XML cannot list a key that has a
+# control character.
+_list_object_versions = s3._list_object_versions  # noqa: SLF001
+
+
+def _list_object_versions_encoded(bucket: str, query: Any) -> Any:
+    """Honour EncodingType=url."""
+    status, headers, body = _list_object_versions(bucket, query)
+    if status != 200 or s3._qp(query, "encoding-type", "") != "url":  # noqa: SLF001
+        return status, headers, body
+
+    def encode(element: re.Match[str]) -> str:
+        return f"<{element[1]}>{quote(html.unescape(element[2]))}</{element[1]}>"
+
+    encoded = re.sub(r"<(Key|Prefix|Delimiter|KeyMarker|NextKeyMarker)>([^<]*)</\1>", encode, body.decode())
+    end = "</ListVersionsResult>"
+    return status, headers, encoded.replace(end, f"<EncodingType>url</EncodingType>{end}").encode()
+
+
+s3._list_object_versions = _list_object_versions_encoded  # noqa: SLF001
+
+# ministack 1.5.33 gives a REST API a random id, as AWS does; here its URL must be known before it is deployed.
+_create_rest_api = apigateway_v1._create_rest_api  # noqa: SLF001
+
+
+def _create_rest_api_under_its_name(description: Any) -> Any:
+    """Let an API have its name for its id."""
+    return _create_rest_api(
+        {**description, "tags": {**description.get("tags", {}), "ms-custom-id": description["name"]}}
+    )
+
+
+apigateway_v1._create_rest_api = _create_rest_api_under_its_name  # noqa: SLF001
+
+# ministack 1.5.33 ignores the gateway responses of an OpenAPI document.
+_import_rest_api = apigateway_v1._import_rest_api  # noqa: SLF001
+
+
+def _import_rest_api_with_gateway_responses(definition: Any, properties: Any = None) -> Any:
+    """Import the gateway responses of an OpenAPI document too, as API Gateway does."""
+    api_id = _import_rest_api(definition, properties)
+    for response_type, response in definition.get("x-amazon-apigateway-gateway-responses", {}).items():
+        apigateway_v1._put_gateway_response(api_id, response_type, response)  # noqa: SLF001
+    return api_id
+
+
+apigateway_v1._import_rest_api = _import_rest_api_with_gateway_responses  # noqa: SLF001
+
+# ministack 1.5.33 lets anyone who may publish a message over HTTP also retain it.
+_extract_iam_action = iam_actions.extract_iam_action
 
 
 def _iam_action_of_retained_message(service: str, method: str, path: str, headers: Any, body: bytes, query: Any) -> Any:
@@ -219,36 +247,42 @@ def _iam_action_of_retained_message(service: str, method: str, path: str, header
     return "iot:RetainPublish" if action == "iot:Publish" and "true" in (query or {}).get("retain", ()) else action
 
 
+iam_actions.extract_iam_action = _iam_action_of_retained_message
+
+# ministack 1.5.33 checks calls about a log stream against the ARN of its group alone.
+_extract_resource_arn = iam_actions.extract_resource_arn
+
+
 def _resource_arn_with_log_stream(service: str, method: str, path: str, headers: Any, body: bytes, *where: Any) -> str:
-    """Name the stream in a log group, which policies on `<log group>:*`, as AWS gives its ARN, are about."""
+    """Name the stream in a log group, which policies on `<log group>:*` are about."""
     arn: str = _extract_resource_arn(service, method, path, headers, body, *where)
     if service != "logs" or not (stream := json.loads(body or b"{}").get("logStreamName")):
         return arn
     return f"{arn}:log-stream:{stream}"
 
 
-def _save_query(logical_id: str, _properties: Any, stack_name: str) -> Any:
-    """Take a query that a template saves for people; nothing here ever asks for it."""
-    return f"{stack_name}-{logical_id}", {}
+iam_actions.extract_resource_arn = _resource_arn_with_log_stream
+
+# ministack 1.5.33 does not know the condition key events:source.
+_request_tag_context = iam_actions.request_tag_context
 
 
-def _find_retrier_with_jitter(retriers: Any, error: Any, retry_counts: Any) -> Any:
-    """Honour MaxDelaySeconds and JitterStrategy, without which all that were throttled at once come back at once."""
-    retrier, index = _find_matching_retrier(retriers, error, retry_counts)
-    if retrier is None:
-        return retrier, index
-    delay = retrier.get("IntervalSeconds", 1) * retrier.get("BackoffRate", 2) ** retry_counts.get(index, 0)
-    delay = min(delay, retrier.get("MaxDelaySeconds", delay))
-    if retrier.get("JitterStrategy") == "FULL":
-        delay = random.uniform(0, delay)  # noqa: S311 - no secret # nosec B311
-    return {**retrier, "IntervalSeconds": delay, "BackoffRate": 1}, index
+def _request_context_with_event_source(service: str, action: str, body: bytes, parameters: Any) -> Any:
+    """Let a policy ask for the source of the events that PutEvents puts."""
+    context = _request_tag_context(service, action, body, parameters)
+    if action != "events:PutEvents":
+        return context
+    sources = {entry.get("Source") for entry in json.loads(body)["Entries"]}
+    return {**context, "events:source": sources.pop() if len(sources) == 1 else sorted(sources)}
 
 
+iam_actions.request_tag_context = _request_context_with_event_source
+
+
+# ministack 1.5.33 unpacks a function's code and layers anew for each of its workers. A cold start takes seconds, for
+# the thousands of files of a layer and for Python to compile them again.
 class _ZipFileUnpackedOnce(zipfile.ZipFile):
-    """Unpack a function's code or layer once for all its workers, which find links to it.
-
-    A cold start would take seconds else: for thousands of files of a layer, and for Python to compile them again.
-    """
+    """Unpack a function's code or layer once for all its workers, which find links to it."""
 
     _unpacking = threading.Lock()
 
@@ -265,32 +299,75 @@ class _ZipFileUnpackedOnce(zipfile.ZipFile):
             Path(path, entry.name).symlink_to(entry)
 
 
-BaseEventLoop.create_server = _create_server_on_loopback  # type: ignore[assignment, method-assign]
-cognito._fake_token = _token_with_groups  # noqa: SLF001
-iot._parsed_iot_policy = lru_cache(maxsize=None)(iot._parsed_iot_policy.__wrapped__)  # noqa: SLF001 - once a device
-iot._subscriptions = _Subscriptions()  # noqa: SLF001
-iot.broker_publish = _publish_to_those_who_may_match
-iot.broker_subscribe = _subscribe_without_replay
-iot.broker_unsubscribe = _unsubscribe
-provisioners._RESOURCE_HANDLERS["AWS::RDS::DBCluster"]["create"] = _create_database_cluster_with_its_secret  # noqa: SLF001
-rds_data._stub_execute = _execute_statement_of_postgresql  # noqa: SLF001
-s3._get_object = _get_object_with_range  # noqa: SLF001
-s3._list_object_versions = _list_object_versions_encoded  # noqa: SLF001
-apigateway_v1._create_rest_api = _create_rest_api_under_its_name  # noqa: SLF001
-apigateway_v1._import_rest_api = _import_rest_api_with_gateway_responses  # noqa: SLF001
-iam_actions.extract_iam_action = _iam_action_of_retained_message
-iam_actions.extract_resource_arn = _resource_arn_with_log_stream
 lambda_runtime.zipfile = types.SimpleNamespace(**{**vars(zipfile), "ZipFile": _ZipFileUnpackedOnce})
-iam_actions.request_tag_context = _request_context_with_event_source
+
+# ministack 1.5.33 reads the definition of a state machine only as JSON.
+_state_machine_definition = provisioners._sfn_definition  # noqa: SLF001
+
+
+def _state_machine_definition_as_json(properties: Any) -> str:
+    """Translate a definition written in YAML, as CloudFormation does."""
+    return json.dumps(yaml.safe_load(_state_machine_definition(properties)))
+
+
 provisioners._sfn_definition = _state_machine_definition_as_json  # noqa: SLF001
+
+
+# ministack 1.5.33 has no AWS::Logs::QueryDefinition.
+def _save_query(logical_id: str, _properties: Any, stack_name: str) -> Any:
+    """Take a query that a template saves for people; nothing here ever asks for it."""
+    return f"{stack_name}-{logical_id}", {}
+
+
 provisioners._RESOURCE_HANDLERS["AWS::Logs::QueryDefinition"] = {  # noqa: SLF001
     "create": _save_query,
     "update": lambda physical_id, *_: (physical_id, {}),
     "delete": lambda *_: None,
 }
+
+# ministack 1.5.33 ignores a retrier's MaxDelaySeconds and JitterStrategy, so that all that were throttled at once come
+# back at once.
+_find_matching_retrier = stepfunctions._find_matching_retrier  # noqa: SLF001
+
+
+def _find_retrier_with_jitter(retriers: Any, error: Any, retry_counts: Any) -> Any:
+    """Honour MaxDelaySeconds and JitterStrategy."""
+    retrier, index = _find_matching_retrier(retriers, error, retry_counts)
+    if retrier is None:
+        return retrier, index
+    delay = retrier.get("IntervalSeconds", 1) * retrier.get("BackoffRate", 2) ** retry_counts.get(index, 0)
+    delay = min(delay, retrier.get("MaxDelaySeconds", delay))
+    if retrier.get("JitterStrategy") == "FULL":
+        delay = random.uniform(0, delay)  # noqa: S311 - no secret # nosec B311
+    return {**retrier, "IntervalSeconds": delay, "BackoffRate": 1}, index
+
+
 stepfunctions._find_matching_retrier = _find_retrier_with_jitter  # noqa: SLF001
+
+# ministack 1.5.33 adds a message to a queue's list while another thread may replace the list, and loses it then.
+_send_message = sqs._act_send_message  # noqa: SLF001
+
+
+def _send_message_alone(request: Any, queue_url: str) -> Any:
+    """Add to a queue's list under the lock under which other threads replace it."""
+    with sqs._queues_lock:  # noqa: SLF001
+        return _send_message(request, queue_url)
+
+
 sqs._act_send_message = _send_message_alone  # noqa: SLF001
 sqs._HANDLERS["SendMessage"] = _send_message_alone  # noqa: SLF001
+
+
+# ministack 1.5.33 gives a function at most ten messages of a queue at once.
+def _receive_batch(queue_url: str, size: int) -> Any:
+    """Give a function batches as large as its event source mapping says."""
+    with sqs._queues_lock:  # noqa: SLF001
+        queue = sqs._get_q(queue_url)  # noqa: SLF001
+        sqs._expire_retained(queue)  # noqa: SLF001
+        sqs._dlq_sweep(queue)  # noqa: SLF001
+        return sqs._collect_msgs(queue, size, int(queue["attributes"]["VisibilityTimeout"]))  # noqa: SLF001
+
+
 sqs._receive_messages_for_esm = _receive_batch  # noqa: SLF001
 
 if __name__ == "__main__":
