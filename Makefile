@@ -93,7 +93,7 @@ test-apart: lint test-firmware
 		|| { cat $(APART_LOG); exit 1; }; tail -n 1 $(APART_LOG)
 
 # The firmware's components on this machine. Elsewhere than in CI, a machine without their toolchain is no failure.
-FIRMWARE_SKIPPED = { echo "firmware's host tests: skipped, $(1); firmware/host/install_dependencies.sh installs what they need"; test -z "$$CI"; }
+FIRMWARE_SKIPPED = { echo "firmware's host tests: skipped, $(1); tools/install_packages.sh installs what they need"; test -z "$$CI"; }
 build-firmware:
 	@mkdir -p build; rm -f build/host/built; \
 	if ! command -v cmake >/dev/null || ! command -v ninja >/dev/null; then $(call FIRMWARE_SKIPPED,cmake or ninja is missing); \

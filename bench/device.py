@@ -25,7 +25,7 @@ def main() -> None:
     subprocess.run(["make", "--no-print-directory", "-C", PROJECT, "build-firmware"], check=False)
     if not (_BUILD / "built").exists():
         sys.exit(
-            "bench: device: the firmware is not built; firmware/host/install_dependencies.sh installs what it needs"
+            "bench: device: the firmware is not built; tools/install_packages.sh installs what it needs"
         )
     report(_heap(), _cpu(), *(_bytes(cuts) for cuts in (0, 5, 20)))
 

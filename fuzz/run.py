@@ -64,7 +64,7 @@ def build_firmware_fuzzers() -> str | None:
     """Build the C++ fuzzers. Why that is not possible, if it is not."""
     missing = [program for program in ("clang++", "cmake", "ninja") if shutil.which(program) is None]
     if missing:
-        return f"{', '.join(missing)} missing; firmware/host/install_dependencies.sh installs what is needed"
+        return f"{', '.join(missing)} missing; tools/install_packages.sh installs what is needed"
     build = str(BUILD / "cpp")
     configure = ["cmake", "-S", str(HERE / "cpp"), "-B", build, "-G", "Ninja", "-DCMAKE_CXX_COMPILER=clang++"]
     with (BUILD / "build.log").open("w") as log:
