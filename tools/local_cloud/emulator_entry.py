@@ -6,6 +6,7 @@ version no longer needs it.
 
 # ruff: noqa: ANN401 - what the emulator and asyncio take is passed on as it is
 
+import asyncio
 import hashlib
 import html
 import json
@@ -41,6 +42,18 @@ async def _create_server_on_loopback(
 
 
 BaseEventLoop.create_server = _create_server_on_loopback  # type: ignore[assignment, method-assign]
+
+# ministack 1.5.33 pauses reading until TLS begins, before asyncio has started to read. Debian 12's Python, 3.11.2,
+# forgets such a pause, and the ClientHello is lost.
+_accept_mqtt = iot._MtlsAcceptor.connection_made  # noqa: SLF001
+
+
+def _accept_mqtt_once_it_is_read(acceptor: Any, transport: Any) -> None:
+    """Let the emulator pause reading only after asyncio has started to read."""
+    asyncio.get_running_loop().call_soon(_accept_mqtt, acceptor, transport)
+
+
+iot._MtlsAcceptor.connection_made = _accept_mqtt_once_it_is_read  # noqa: SLF001
 
 # ministack 1.5.33 leaves the groups out of tokens that a refresh token brings.
 _fake_token = cognito._fake_token  # noqa: SLF001
