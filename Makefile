@@ -5,10 +5,28 @@ export SAM_CLI_TELEMETRY = 0
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup local stop demo test test-in-cloud test-apart build-firmware test-firmware fuzz prove bench sbom lint lock clean check-python
+.PHONY: help setup local stop demo test test-in-cloud test-apart build-firmware test-firmware fuzz prove bench sbom lint lock clean check-python packages
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# --- the system's packages ------------------------------------------------------------------------------------
+# By the groups of tools/install_packages.sh. Of all goals at once, so that a password is asked for once.
+TEST_PACKAGES := firmware firmware-test fuzz test
+packages_demo := demo $(if $(filter 0,$(DEVICES)),,firmware)
+packages_test := $(TEST_PACKAGES)
+packages_test-in-cloud := $(TEST_PACKAGES)
+packages_test-apart := $(TEST_PACKAGES)
+packages_prove := $(TEST_PACKAGES)
+packages_build-firmware := firmware
+packages_test-firmware := firmware firmware-test
+packages_fuzz := fuzz
+packages_bench := $(if $(filter device,$(or $(ONLY),device)),firmware)
+PACKAGES := $(sort $(if $(wildcard .venv/bin/python$(PYTHON_VERSION)),,python) $(foreach goal,$(MAKECMDGOALS),$(packages_$(goal))))
+
+packages: check-python
+	@PYTHON=$(PYTHON) tools/install_packages.sh $(PACKAGES) $(if $(and $(filter demo,$(MAKECMDGOALS)),$(filter firmware,$(PACKAGES))), \
+		|| { echo "Without the devices fewer are needed: make demo DEVICES=0" >&2; exit 1; })
 
 # --- environments ---------------------------------------------------------------------------------------------
 # The stamp carries the interpreter's version, so that another PYTHON makes the environment anew.
@@ -16,9 +34,9 @@ INSTALLED := .installed-$(PYTHON_VERSION)
 
 setup: .venv/$(INSTALLED) .venv-emulator/$(INSTALLED) .venv-checkov/$(INSTALLED) ## make the environments that the other commands use
 
-.venv/$(INSTALLED): requirements/dev.txt requirements/uv.txt pyproject.toml | check-python
+.venv/$(INSTALLED): requirements/dev.txt requirements/uv.txt pyproject.toml | packages
 	@echo "setup: .venv (Python $(PYTHON_VERSION))"
-	@test -x .venv/bin/python$(PYTHON_VERSION) || $(PYTHON) -m venv --clear .venv || { echo "make: '$(PYTHON) -m venv' failed; on Debian and Ubuntu install python3-venv" >&2; exit 1; }
+	@test -x .venv/bin/python$(PYTHON_VERSION) || $(PYTHON) -m venv --clear .venv
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 	@.venv/bin/uv pip sync --quiet --python .venv/bin/python --require-hashes requirements/dev.txt
 	@.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .
@@ -62,8 +80,8 @@ local: setup ## start the local cloud, deploy the stack, write .local/env
 stop: ## stop the local cloud
 	@if [ -x .venv/bin/python ]; then .venv/bin/python -m local_cloud down; else echo "nothing was ever started here"; fi
 
-demo: setup ## show the way of a release, from ota-sign to subscribed devices
-	@python tools/demo.py
+demo: setup ## show the way of a release, from ota-sign to devices that update (DEVICES=0 for a demo without them)
+	@python tools/demo.py $(if $(filter 0,$(DEVICES)),--without-devices)
 
 # --- checks ---------------------------------------------------------------------------------------------------
 lint: setup $(TYPESCRIPT) ## check style, types and templates
@@ -92,16 +110,14 @@ test-apart: lint test-firmware
 	@pytest --cloud .local-test-apart $(APART) tests/unit tests/infrastructure tests/integration >$(APART_LOG) 2>&1 \
 		|| { cat $(APART_LOG); exit 1; }; tail -n 1 $(APART_LOG)
 
-# The firmware's components on this machine. Elsewhere than in CI, a machine without their toolchain is no failure.
-FIRMWARE_SKIPPED = { echo "firmware's host tests: skipped, $(1); tools/install_packages.sh installs what they need"; test -z "$$CI"; }
-build-firmware:
-	@mkdir -p build; rm -f build/host/built; \
-	if ! command -v cmake >/dev/null || ! command -v ninja >/dev/null; then $(call FIRMWARE_SKIPPED,cmake or ninja is missing); \
-	elif ! cmake -S firmware/host -B build/host -G Ninja >build/firmware.log 2>&1; then $(call FIRMWARE_SKIPPED,cmake refuses (see build/firmware.log)); \
-	else echo "firmware: building its host tests" && ninja -C build/host --quiet && touch build/host/built; fi
+# The firmware's components on this machine.
+build-firmware: packages
+	@echo "firmware: building its host tests"; mkdir -p build
+	@cmake -S firmware/host -B build/host -G Ninja >build/firmware.log 2>&1 || { cat build/firmware.log >&2; exit 1; }
+	@ninja -C build/host --quiet
 
 test-firmware: build-firmware ## run the firmware's host tests
-	@test ! -e build/host/built || ctest --test-dir build/host --output-on-failure --progress
+	@ctest --test-dir build/host --output-on-failure --progress
 
 SECONDS ?= 60
 JOBS ?= $(shell nproc)

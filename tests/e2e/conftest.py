@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from local_cloud import LocalCloud, LocalCloudError, running
+from local_cloud import LocalCloud, running
 from local_cloud.simulated_device import SimulatedDevice, build_ota_device
 from support.drops import key
 from support.logs import all_logs, secrets_of
@@ -58,10 +58,7 @@ def product(new_product: Callable[[str], str]) -> str:
 
 @pytest.fixture(scope="session")
 def program(tmp_path_factory):
-    try:
-        return build_ota_device(tmp_path_factory.mktemp("host") / "build.log")
-    except LocalCloudError as error:
-        pytest.skip(str(error))
+    return build_ota_device(tmp_path_factory.mktemp("host") / "build.log")
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from local_cloud import LocalCloudError
 from local_cloud.simulated_device import build_ota_device
 from ota_core.errors import DropRejected
 from ota_core.formats.manifest import parse_manifest
@@ -23,10 +22,7 @@ MAX_SIGNATURE_BYTES = 512  # of an RSA key of 4096 bits, the largest that may si
 @pytest.fixture(scope="module")
 def device_reads(tmp_path_factory):
     """What the device understands of each payload, as a line of text."""
-    try:
-        program = build_ota_device(tmp_path_factory.mktemp("host") / "build.log", "read_manifests")
-    except LocalCloudError as error:
-        pytest.skip(str(error))
+    program = build_ota_device(tmp_path_factory.mktemp("host") / "build.log", "read_manifests")
 
     def read(payloads):
         lines = "".join(f"{payload.hex()}\n" for payload in payloads)

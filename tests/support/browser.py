@@ -19,7 +19,7 @@ def chromium() -> Iterator[Browser]:
     """Debian's browser, or another that is on PATH; nothing is downloaded."""
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if program is None:
-        pytest.skip("no Chromium, with which the console is tested; get one: apt-get install chromium")
+        pytest.skip("no Chromium, with which the console is tested; get one: tools/install_packages.sh test")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=program, args=["--no-proxy-server"], chromium_sandbox=False

@@ -14,7 +14,7 @@ from .cloud import PROJECT, TOPIC_PREFIX, LocalCloud
 from .errors import LocalCloudError
 
 _BUILD = PROJECT / "build" / "host"
-_INSTALL = "tools/install_packages.sh installs what it needs"
+_INSTALL = "`make build-firmware` installs what it needs"
 _BUILD_SECONDS = 600.0
 
 
