@@ -64,6 +64,12 @@ def test_table_sums_each_heading():
     assert "3,000,000  inputs fuzzed" in prove.table(prove.collect())
 
 
+def test_proof_ends_at_once_without_a_container_engine(monkeypatch, tmp_path):
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    with pytest.raises(SystemExit, match=r"no container engine answers.*\nStart Docker, or set DOCKER_HOST"):
+        prove.require_container_engine()
+
+
 def test_nothing_is_recorded_without_the_option(proof, proving, folder):
     proof("inputs", "envelope", tried=1, withstood=1)
     assert folder.exists() == proving
