@@ -113,7 +113,7 @@ elif ! command -v sudo >/dev/null; then
     end_with "some are missing, and this account may not install them. Run:" "su -c '$update && $install'"
 elif sudo -n true 2>/dev/null; then
     note=" (with sudo)"
-elif [ -t 0 ]; then
+elif [ -t 0 ] && (: </dev/tty) 2>/dev/null; then # which is where sudo asks
     note=" (with sudo, which asks for your password)"
 else
     end_with "some are missing, and sudo would ask for a password. Run:" "$by_hand"
@@ -132,5 +132,5 @@ $as_root sh -c '
     apt-get -qq -y --no-install-recommends --no-remove -o DPkg::Lock::Timeout=600 install "$@"
     ' sh $missing || {
     tail -n 5 build/packages.log >&2
-    end_with "not installed (build/packages.log says why). To try by hand, run:" "$by_hand"
+    end_with "not installed; see above, and build/packages.log. To try by hand, run:" "$by_hand"
 }

@@ -1,10 +1,12 @@
 """On a fresh machine the packages are installed, or the command to run is said; here by fakes of the system's tools."""
 
+import fcntl
 import os
 import pty
 import shutil
 import subprocess
 import sys
+import termios
 
 import pytest
 
@@ -61,13 +63,19 @@ class Machine:
         self.fake("id", "echo 0")
         self.lacks("sudo")
 
-    def install(self, *groups, stdin=subprocess.DEVNULL):
-        return self.run(self.project / "tools" / "install_packages.sh", *groups, stdin=stdin)
+    def install(self, *groups, **options):
+        return self.run(self.project / "tools" / "install_packages.sh", *groups, **options)
 
-    def run(self, *command, stdin=subprocess.DEVNULL):
-        environment = {"PATH": str(self.programs), "MACHINE": str(self.folder)}
+    def run(self, *command, **options):
         return subprocess.run(
-            command, cwd=self.project, env=environment, stdin=stdin, capture_output=True, text=True, check=False
+            command,
+            cwd=self.project,
+            env={"PATH": str(self.programs), "MACHINE": str(self.folder)},
+            capture_output=True,
+            text=True,
+            check=False,
+            start_new_session=True,  # without the terminal in which the tests may run
+            **{"stdin": subprocess.DEVNULL} | options,
         )
 
     @property
@@ -134,18 +142,25 @@ def test_sudo_without_a_password_is_used(machine):
     assert machine.calls == [UPDATE, f"{INSTALL} openssl"]
 
 
-def test_sudo_asks_once_in_a_terminal(machine):
-    ours, terminal = pty.openpty()
-    try:
-        done = machine.install("demo", stdin=terminal)
-    finally:
-        os.close(ours)
-        os.close(terminal)
-    assert (done.returncode, done.stdout) == (
-        0,
-        "packages: installing openssl (with sudo, which asks for your password)\n",
-    )
+@pytest.fixture
+def terminal():
+    ours, theirs = pty.openpty()
+    yield theirs
+    os.close(ours)
+    os.close(theirs)
+
+
+def test_sudo_asks_once_in_a_terminal(machine, terminal):
+    done = machine.install(
+        "demo", stdin=terminal, preexec_fn=lambda: fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+    )  # its session's
+    line = "packages: installing openssl (with sudo, which asks for your password)\n"
+    assert (done.returncode, done.stdout) == (0, line)
     assert machine.calls == ["sudo asks", UPDATE, f"{INSTALL} openssl"]
+
+
+def test_terminal_in_which_sudo_could_not_ask_is_none(machine, terminal):
+    assert (machine.install("demo", stdin=terminal).returncode, machine.calls) == (1, [])
 
 
 def test_without_a_terminal_the_command_is_said_at_once(machine):
