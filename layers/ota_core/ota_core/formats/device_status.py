@@ -42,7 +42,7 @@ class DeviceState(StrEnum):
 
 # The device ended without running the release.
 FAILING = frozenset({DeviceState.FAILED, DeviceState.REJECTED, DeviceState.ROLLED_BACK})
-# What devices of this project give as a reason (ota/reason.hpp).
+# What devices of this project give as a reason. tests/vectors/device_status.json holds them to ota/reason.hpp.
 REASONS = frozenset(
     """
     notification_too_large notification_malformed envelope_malformed envelope_unknown_type envelope_untrusted_key
