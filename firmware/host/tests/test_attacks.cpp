@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <iterator>
 
 #include "fake_world.hpp"
 #include "proof.hpp"
@@ -564,15 +565,14 @@ TEST(Reasons, EveryOneOfARefusalIsReachedInThisFile) {
         GTEST_SKIP() << "Only part of the attacks ran.";
     }
     std::uint64_t provoked = 0;
-    for (int i = 0; i < kReasonCount; ++i) {
-        const auto reason = static_cast<Reason>(i);
+    for (const Reason reason : kReasons) {
         if (elsewhere.count(reason) == 0) {  // One of those may have been seen too, as a mere warning.
             EXPECT_TRUE(reasons_seen().count(reason) != 0) << to_string(reason);
             ++provoked;
         }
     }
     std::printf("[ ATTACKS  ] refusals and failures provoked: %d of %d reasons\n", static_cast<int>(provoked),
-                kReasonCount - 1);
+                static_cast<int>(std::size(kReasons)) - 1);
     report_proof("attacks", "refusals and failures that a device is brought to", provoked);
 }
 

@@ -13,8 +13,10 @@
 #include "ota/json_reader.hpp"
 #include "ota/json_writer.hpp"
 #include "ota/mac_address.hpp"
+#include "ota/reason.hpp"
 #include "ota/rfc3339.hpp"
 #include "ota/semver.hpp"
+#include "ota/status_message.hpp"
 #include "signing_key.hpp"
 
 namespace ota {
@@ -29,6 +31,41 @@ std::string text(JsonReader& json) {
     TextSpan span;
     EXPECT_TRUE(json.string(span));
     return std::string(span.view());
+}
+
+/// The values of `member` in the list `list` of device_status.json.
+std::vector<std::string> names_in_vectors(std::string_view list, std::string_view member) {
+    std::string vectors = read_vectors("device_status.json");
+    JsonReader json(vectors.data(), vectors.size());
+    std::vector<std::string> names;
+    std::string_view name;
+    for (json.begin_object(); json.next_member(name);) {
+        if (name != list) {
+            EXPECT_TRUE(json.skip());
+            continue;
+        }
+        for (json.begin_array(); json.next_element();) {
+            for (json.begin_object(); json.next_member(name);) {
+                if (name == member) {
+                    names.push_back(text(json));
+                } else {
+                    EXPECT_TRUE(json.skip());
+                }
+            }
+        }
+    }
+    EXPECT_TRUE(json.finish());
+    return names;
+}
+
+template <typename Enum, std::size_t Size>
+std::vector<std::string> names_of(const Enum (&values)[Size]) {
+    std::vector<std::string> names;
+    names.reserve(Size);
+    for (const Enum value : values) {
+        names.emplace_back(to_string(value));
+    }
+    return names;
 }
 
 bool decodes(std::string base64, std::string& bytes) {
@@ -173,6 +210,17 @@ TEST(Cohort, AgreesWithTheSharedVectors) {
     }
     EXPECT_TRUE(json.finish());
     EXPECT_GT(checked, 200);
+}
+
+TEST(Status, StatesAndReasonsAreTheSharedVectors) {
+    EXPECT_EQ(names_of(kUpdateStatuses), names_in_vectors("states", "state"));
+
+    // A message without a reason has null, so the pipeline knows no such code.
+    std::vector<std::string> reasons{"none"};
+    for (const std::string& reason : names_in_vectors("reasons", "reason")) {
+        reasons.push_back(reason);
+    }
+    EXPECT_EQ(names_of(kReasons), reasons);
 }
 
 TEST(JsonReader, ReadsEveryKindOfValue) {

@@ -2,9 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include <fstream>
-#include <iterator>
-#include <set>
 #include <tuple>
 
 #include "ota/decision.hpp"
@@ -280,19 +277,6 @@ TEST_F(Verification, NotificationWithAWrongFieldIsMalformed) {
     }
     release.release_id = std::string(kMaxReleaseIdLength + 1, 'x');
     EXPECT_EQ(read_notification(release.notification()), Reason::notification_malformed);
-}
-
-TEST_F(Verification, ReasonsHaveDistinctCodesThatTheReadmeExplains) {
-    std::ifstream file(std::string(OTA_FIRMWARE) + "/README.md");
-    const std::string readme{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-    std::set<std::string> codes;
-    for (int i = 0; i < kReasonCount; ++i) {
-        const std::string code = to_string(static_cast<Reason>(i));
-        codes.insert(code);
-        EXPECT_NE(readme.find("\n| `" + code + "` | "), std::string::npos) << code;
-    }
-    EXPECT_EQ(codes.size(), static_cast<std::size_t>(kReasonCount));
-    EXPECT_EQ(codes.count("unknown"), 0U);
 }
 
 TEST_F(Verification, ImageHeadIsChecked) {

@@ -6,20 +6,11 @@ namespace ota {
 
 const char* to_string(UpdateStatus status) {
     switch (status) {
-        case UpdateStatus::downloading:
-            return "downloading";
-        case UpdateStatus::verifying:
-            return "verifying";
-        case UpdateStatus::rebooting:
-            return "rebooting";
-        case UpdateStatus::installed:
-            return "installed";
-        case UpdateStatus::failed:
-            return "failed";
-        case UpdateStatus::rolled_back:
-            return "rolled_back";
-        case UpdateStatus::rejected:
-            return "rejected";
+#define OTA_CASE(name)       \
+    case UpdateStatus::name: \
+        return #name;
+        OTA_UPDATE_STATUSES(OTA_CASE)
+#undef OTA_CASE
     }
     return "unknown";
 }

@@ -4,19 +4,30 @@
 #include <string>
 #include <string_view>
 
+/// States of a release on a device, as devices report them. The cloud keeps the highest; lowest first. Tests
+/// hold this list and the pipeline's to tests/vectors/device_status.json. Their numbers are neither stored
+/// nor sent.
+#define OTA_UPDATE_STATUSES(X)                                                                   \
+    X(downloading) /* With a reason: interrupted, and to be resumed. */                          \
+    X(verifying)                                                                                 \
+    X(rebooting) /* Before the restart, and, with the new running_version, on trial after it. */ \
+    X(failed)    /* The image was bad; tried again later, up to the limit of attempts. */        \
+    X(rejected)  /* Refused before a byte was fetched, or given up for good. */                  \
+    X(rolled_back)                                                                               \
+    X(installed)
+
 namespace ota {
 
-/// States of a release on a device, as the cloud records them.
-enum class UpdateStatus : std::uint8_t {
-    downloading,  ///< With a reason: interrupted, and to be gone on with.
-    verifying,
-    rebooting,  ///< Before the restart, and, with the new running_version, on trial after it.
-    installed,
-    failed,  ///< The image was bad; tried again later, up to the limit of attempts.
-    rolled_back,
-    rejected,  ///< Refused before a byte was fetched, or given up for good.
-};
+#define OTA_ENUMERATOR(name) name,
+enum class UpdateStatus : std::uint8_t { OTA_UPDATE_STATUSES(OTA_ENUMERATOR) };
+#undef OTA_ENUMERATOR
 
+/// Every status, in order, for tables and tests.
+#define OTA_VALUE(name) UpdateStatus::name,
+inline constexpr UpdateStatus kUpdateStatuses[] = {OTA_UPDATE_STATUSES(OTA_VALUE)};
+#undef OTA_VALUE
+
+/// The state that goes into the status message: the enumerator's name.
 const char* to_string(UpdateStatus status);
 
 /// One message on `<prefix>/<MAC>/status`.
