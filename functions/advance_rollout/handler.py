@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -16,13 +16,16 @@ from ota_core.stores.database import Database, DatabaseSettings
 from ota_core.stores.release_store import ReleaseSuperseded
 from ota_core.stores.rollout_store import Advance, RolloutStore
 
+if TYPE_CHECKING:
+    from ota_core.formats import contracts
+
 ROLLOUTS = RolloutStore(Database(read_environment(DatabaseSettings), on_failure=log_database_failure))
 logger = Logger()
 
 
 @logger.inject_lambda_context
-def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Advance the release `event["release_id"]`, after `event["published_wave"]` where there is one."""
+def lambda_handler(event: contracts.AdvanceRelease, context: LambdaContext) -> contracts.Advance:
+    """Advance the release, after a wave that was published where there is one."""
     release_id, execution = event["release_id"], event["execution"]
     now = datetime.now(UTC)
     try:
@@ -41,13 +44,22 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
         metrics.emit(metrics.TIME_TO_DEVICES, (now - parse_time(started_at)).total_seconds(), product=advance.product)
     if advance.is_end:
         metrics.emit(metrics.RELEASES, 1, product=advance.product, outcome=outcome(advance))
-    answer = {
-        **describe_step(advance.step),
+    step = describe_step(advance.step)
+    release: contracts.AdvancedRelease = {
         "numbers": describe_numbers(advance.numbers),
         "release": {"release_id": release_id, "product": advance.product, "version": advance.version},
+        "members": advance.drop_members,
     }
-    logger.info("advanced", extra={"release_id": release_id, "execution": execution, "advance": answer})
-    return {**answer, "members": advance.drop_members}
+    logger.info(
+        "advanced",
+        extra={
+            "release_id": release_id,
+            "execution": execution,
+            "advance": {**step, "numbers": release["numbers"], "release": release["release"]},
+        },
+    )
+    # Mypy knows both parts, and cannot join a union of TypedDicts with another one.
+    return cast("contracts.Advance", {**step, **release})
 
 
 def outcome(advance: Advance) -> str:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import boto3
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from ota_core.runtime.environment import read_environment
+
+if TYPE_CHECKING:
+    from ota_core.formats import contracts
 
 # An SNS subject has at most 100 characters, and an e-mail need not carry a whole stack trace.
 _MAX_CAUSE_CHARS = 1000
@@ -34,22 +37,22 @@ logger = Logger()
 
 
 @logger.inject_lambda_context
-def lambda_handler(event: dict[str, Any], context: LambdaContext) -> None:
+def lambda_handler(event: contracts.ExecutionStatusChange, context: LambdaContext) -> None:
     """Announce EventBridge's "Step Functions Execution Status Change" of a broken execution."""
     execution = event["detail"]
     started_by = json.loads(execution.get("input") or "{}")
-    failure = {
+    key = started_by.get("detail", {}).get("object", {}).get("key")
+    failure: contracts.Failure = {
         "execution": execution["executionArn"],
         "status": execution["status"],
-        "key": started_by.get("detail", {}).get("object", {}).get("key"),
+        "key": key,
         "release_id": started_by.get("registration", {}).get("release_id"),
         "error": execution.get("error"),
         "cause": (execution.get("cause") or "")[:_MAX_CAUSE_CHARS],
+        # An execution that an operator's action started has no object.
+        "next_step": "Redrive the execution when the cause is gone, or "
+        + ("drop the same files again." if key else "repeat the operator's action."),
     }
-    # An execution that an operator's action started has no object.
-    failure["next_step"] = "Redrive the execution when the cause is gone, or " + (
-        "drop the same files again." if failure["key"] else "repeat the operator's action."
-    )
     logger.error("pipeline failed", extra=failure)
     SNS.publish(
         TopicArn=SETTINGS.alerts_topic_arn,
@@ -64,7 +67,7 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> None:
         raise RuntimeError(f"EventBridge did not take the event: {answer['Entries']}")
 
 
-def describe(failure: dict[str, Any], cause: str) -> str:
+def describe(failure: contracts.Failure, cause: str) -> str:
     """What happened, to what, and what to do, for a person."""
     # Whoever writes to the inbox names its objects: as a JSON string it stays on its line and within its quotes.
     what = f"the drop of {json.dumps(failure['key'])}" if failure["key"] else f"release {failure['release_id']}"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import boto3
 from aws_lambda_powertools import Logger
@@ -14,6 +14,9 @@ from ota_core.stages.consistency import check_consistency
 from ota_core.stores.consistency_store import ConsistencyStore
 from ota_core.stores.database import Database, DatabaseSettings
 from ota_core.stores.firmware_store import FirmwareStore
+
+if TYPE_CHECKING:
+    from ota_core.formats import contracts
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +34,18 @@ logger = Logger()
 
 
 @logger.inject_lambda_context
-def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+def lambda_handler(event: contracts.CheckEverything, context: LambdaContext) -> contracts.ConsistencyReport:
     """Check everything; `is_consistent` sums it up."""
-    report = asdict(check_consistency(RECORDS, STORE))
-    violations = report.pop("violations")
-    answer = {"is_consistent": not violations, **report, "violations": violations[:MAX_VIOLATIONS]}
-    logger.info("checked", extra={"consistency": {**report, "violations": len(violations)}})
-    return answer
+    report = check_consistency(RECORDS, STORE)
+    counts: contracts.ConsistencyCounts = {
+        "releases": report.releases,
+        "archived": report.archived,
+        "rejected": report.rejected,
+        "waiting": report.waiting,
+    }
+    logger.info("checked", extra={"consistency": {**counts, "violations": len(report.violations)}})
+    return {
+        "is_consistent": not report.violations,
+        **counts,
+        "violations": [{"rule": broken.rule, "what": broken.what} for broken in report.violations[:MAX_VIOLATIONS]],
+    }

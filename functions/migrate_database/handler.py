@@ -12,7 +12,7 @@ import hashlib
 import json
 import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -22,6 +22,7 @@ from ota_core.runtime.log_line import log_database_failure
 from ota_core.stores.database import Database, DatabaseSettings
 
 if TYPE_CHECKING:
+    from ota_core.formats import contracts
     from pg8000.native import Connection
 
 MIGRATIONS = sorted((Path(__file__).parent / "migrations").glob("*.sql"))
@@ -33,7 +34,7 @@ logger = Logger()
 
 
 @logger.inject_lambda_context
-def lambda_handler(event: dict[str, Any], context: LambdaContext) -> None:
+def lambda_handler(event: contracts.CustomResourceRequest, context: LambdaContext) -> None:
     """Answer CloudFormation's request: migrate on Create and Update, leave the data alone on Delete."""
     status, reason = "SUCCESS", "The schema is up to date."
     try:
@@ -125,7 +126,7 @@ def check_history(applied: dict[str, str | None], checksums: dict[str, str]) -> 
         logger.warning("the database is newer than this version; nothing to apply", extra={"unknown": unknown})
 
 
-def respond(event: dict[str, Any], status: str, reason: str) -> None:
+def respond(event: contracts.CustomResourceRequest, status: str, reason: str) -> None:
     """PUT the answer where CloudFormation waits for it: a presigned S3 URL, reachable through the gateway endpoint.
 
     https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/crpg-ref-responses.html

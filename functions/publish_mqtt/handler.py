@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import boto3
 from aws_lambda_powertools import Logger
@@ -12,6 +12,9 @@ from ota_core.runtime.device_notifier import DeviceNotifier
 from ota_core.runtime.environment import read_environment
 from ota_core.stages.publication import publish_batch
 from ota_core.stores.firmware_store import FirmwareStore
+
+if TYPE_CHECKING:
+    from ota_core.formats import contracts
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +34,8 @@ logger = Logger()
 
 
 @logger.inject_lambda_context
-def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, int]:
-    """Publish the batch whose object key is `event["batch"]`."""
+def lambda_handler(event: contracts.PublishBatch, context: LambdaContext) -> contracts.Published:
+    """Publish a batch."""
     published = publish_batch(STORE, NOTIFIER, event["batch"])
     logger.info("published", extra={"batch": event["batch"], "messages": published})
     return {"published": published}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -15,12 +15,15 @@ from ota_core.stores.database import Database, DatabaseSettings, is_outage
 from ota_core.stores.status_store import News, Recorded, StatusStore
 from pg8000.native import DatabaseError
 
+if TYPE_CHECKING:
+    from ota_core.formats import contracts
+
 STATUSES = StatusStore(Database(read_environment(DatabaseSettings), on_failure=log_database_failure, timeout_seconds=8))
 logger = Logger()
 
 
 @logger.inject_lambda_context
-def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+def lambda_handler(event: contracts.QueuedMessages, context: LambdaContext) -> contracts.BatchAnswer:
     """Record the messages of an SQS event; those that could not be recorded come back later.
 
     While PostgreSQL is away the whole batch fails, and Lambda asks the queue less often.

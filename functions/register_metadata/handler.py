@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -15,13 +15,16 @@ from ota_core.runtime.log_line import log_database_failure
 from ota_core.stores.database import Database, DatabaseSettings
 from ota_core.stores.release_store import AlreadyReleased, InProgress, NewRelease, Registered, ReleaseStore
 
+if TYPE_CHECKING:
+    from ota_core.formats import contracts
+
 RELEASES = ReleaseStore(Database(read_environment(DatabaseSettings), on_failure=log_database_failure))
 logger = Logger()
 
 
 @logger.inject_lambda_context
-def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Register `event["release"]` for the execution `event["execution"]`."""
+def lambda_handler(event: contracts.RegisterRelease, context: LambdaContext) -> contracts.Registration:
+    """Register the release for the execution."""
     release = event["release"]
     new_release = NewRelease(
         release_id=release["release_id"],
@@ -31,8 +34,8 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
         keyid=release["keyid"],
         image_key=release["image"]["key"],
         image_version_id=release["image"]["version_id"],
-        targets_key=release["targets"] and release["targets"]["key"],
-        targets_version_id=release["targets"] and release["targets"]["version_id"],
+        targets_key=release["targets"]["key"] if release["targets"] else None,
+        targets_version_id=release["targets"]["version_id"] if release["targets"] else None,
         target_count=release["target_count"],
         warnings=release["warnings"],
         drop_members=event["members"],
@@ -42,13 +45,9 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
             new_release, execution=event["execution"], take_over_from=event.get("take_over_from")
         )
     except DropRejected as reason:
-        answer: dict[str, Any] = {"outcome": "rejected", "code": reason.code, "message": reason.message}
+        answer: contracts.Registration = {"outcome": "rejected", "code": reason.code, "message": reason.message}
     else:
-        answer = {
-            **shape(outcome),
-            "release_id": new_release.release_id,
-            "is_staged": new_release.manifest.rollout is not None,
-        }
+        answer = shape(new_release, outcome)
         if isinstance(outcome, Registered) and "take_over_from" not in event:
             metrics.emit(metrics.RELEASES, 1, product=new_release.manifest.product, outcome="registered")
     logger.info(
@@ -58,12 +57,16 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
     return answer
 
 
-def shape(outcome: Registered | AlreadyReleased | InProgress) -> dict[str, str]:
+def shape(new_release: NewRelease, outcome: Registered | AlreadyReleased | InProgress) -> contracts.Registration:
     """The outcome as the state machine reads it."""
+    release: contracts.RegisteredRelease = {
+        "release_id": new_release.release_id,
+        "is_staged": new_release.manifest.rollout is not None,
+    }
     match outcome:
         case Registered(version):
-            return {"outcome": "registered", "version": version}
+            return {"outcome": "registered", "version": version, **release}
         case AlreadyReleased(version):
-            return {"outcome": "already_released", "version": version}
+            return {"outcome": "already_released", "version": version, **release}
         case InProgress(owner):
-            return {"outcome": "in_progress", "owner": owner}
+            return {"outcome": "in_progress", "owner": owner, **release}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, overload
 
 import boto3
 from aws_lambda_powertools import Logger
@@ -15,6 +15,9 @@ from ota_core.stores.database import Database, DatabaseSettings
 from ota_core.stores.firmware_store import FirmwareStore
 from ota_core.stores.release_store import ReleaseSuperseded
 from ota_core.stores.wave_store import WaveStore
+
+if TYPE_CHECKING:
+    from ota_core.formats import contracts
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,24 +39,42 @@ RESOLUTION = Resolution(
 logger = Logger()
 
 
+# Mypy takes a wave's event for a withdrawal's with more fields; here no event has more fields than its type.
+@overload
+def lambda_handler(  # type: ignore[overload-overlap]
+    event: contracts.ResolveWave, context: LambdaContext
+) -> contracts.WaveResolved | contracts.ResolutionSuperseded: ...
+@overload
+def lambda_handler(
+    event: contracts.ResolveWithdrawal, context: LambdaContext
+) -> contracts.WithdrawalResolved | contracts.ResolutionSuperseded: ...
 @logger.inject_lambda_context
-def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Resolve the wave `event["wave"]` of a release; without one, the release's withdrawal."""
-    release_id, execution, wave = event["release_id"], event["execution"], event.get("wave")
-    release = {"release_id": release_id, "execution": execution}
+def lambda_handler(
+    event: contracts.ResolveWave | contracts.ResolveWithdrawal, context: LambdaContext
+) -> contracts.WaveResolved | contracts.WithdrawalResolved | contracts.ResolutionSuperseded:
+    """Resolve a wave of a release, or its withdrawal."""
+    release = {"release_id": event["release_id"], "execution": event["execution"]}
     try:
-        if wave is None:
-            index = RESOLUTION.resolve_withdrawal(release_id, execution)
-        else:
-            index = RESOLUTION.resolve_wave(
-                release_id,
-                execution,
-                wave=wave,
-                percent=event["percent"],
-                earlier_percent=event["earlier_percent"],
-            )
+        answer = resolve(event)
     except ReleaseSuperseded:
         logger.info("superseded", extra=release)
         return {"outcome": "superseded"}
-    logger.info("resolved", extra={**release, "wave": wave, **asdict(index)})
-    return {"outcome": "withdrawal" if wave is None else "wave", "wave": wave, **asdict(index)}
+    logger.info("resolved", extra={**release, **answer})
+    return answer
+
+
+def resolve(
+    event: contracts.ResolveWave | contracts.ResolveWithdrawal,
+) -> contracts.WaveResolved | contracts.WithdrawalResolved:
+    """Resolve what is asked for, and shape the answer."""
+    if "wave" not in event:
+        index = RESOLUTION.resolve_withdrawal(event["release_id"], event["execution"])
+        return {"outcome": "withdrawal", **index}
+    index = RESOLUTION.resolve_wave(
+        event["release_id"],
+        event["execution"],
+        wave=event["wave"],
+        percent=event["percent"],
+        earlier_percent=event["earlier_percent"],
+    )
+    return {"outcome": "wave", "wave": event["wave"], **index}

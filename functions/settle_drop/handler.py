@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, overload
 
 import boto3
 from aws_lambda_powertools import Logger
@@ -13,6 +13,9 @@ from ota_core.formats.rfc3339 import format_time
 from ota_core.runtime import metrics
 from ota_core.runtime.environment import read_environment
 from ota_core.stores.firmware_store import FirmwareStore, ObjectVersion
+
+if TYPE_CHECKING:
+    from ota_core.formats import contracts
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,28 +29,30 @@ STORE = FirmwareStore(boto3.client("s3"), read_environment(Settings).bucket)
 logger = Logger()
 
 
+@overload
+def lambda_handler(event: contracts.ArchiveDrop, context: LambdaContext) -> contracts.DropArchived: ...
+@overload
+def lambda_handler(event: contracts.RejectDrop, context: LambdaContext) -> contracts.DropMovedToRejected: ...
 @logger.inject_lambda_context
-def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, str]:
-    """Move `event["members"]`: to `rejected/` where there is a `reason`, else to the archive; write the drop's status.
-
-    `outcome` is what an archived drop became: `state` and the release. `discard` is the stored image of a drop that
-    became no release.
-    """
+def lambda_handler(
+    event: contracts.ArchiveDrop | contracts.RejectDrop, context: LambdaContext
+) -> contracts.DropArchived | contracts.DropMovedToRejected:
+    """Move a drop's members to `rejected/` where there is a reason, else to the archive; write the drop's status."""
     members = [ObjectVersion(**member) for member in event["members"]]
-    reason = event.get("reason")
     drop = {"key": members[0].key, "execution": event["execution"], "members": event["members"]}
     circumstances = {
         "at": format_time(datetime.now(UTC)),
         "execution": event["execution"],
         "versions": event["members"],
     }
-    if image := event.get("discard"):
-        STORE.discard(image["key"], image["version_id"])
-    if not reason:
+    if "discard" in event:
+        STORE.discard(event["discard"]["key"], event["discard"]["version_id"])
+    if "reason" not in event:
         STORE.archive(members)
         STORE.write_status(members, {**event["outcome"], **circumstances})
         logger.info("archived", extra={**drop, "outcome": event["outcome"]})
         return {"settled": "archived"}
+    reason = event["reason"]
     key = STORE.reject(members, {**reason, **circumstances})
     STORE.write_status(members, {"state": "rejected", **reason, **circumstances})
     metrics.emit(metrics.DROPS_REJECTED, 1, reason=reason["code"])

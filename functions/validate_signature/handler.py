@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING
 
 import boto3
 from aws_lambda_powertools import Logger
@@ -13,6 +13,9 @@ from ota_core.runtime.environment import read_environment
 from ota_core.stages.validation import Accepted, NothingToDo, Rejected, Validation, Waiting
 from ota_core.stores.firmware_store import FirmwareStore, ObjectVersion
 from ota_core.stores.trusted_keys import TrustedKeys
+
+if TYPE_CHECKING:
+    from ota_core.formats import contracts
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +38,14 @@ logger = Logger()
 
 
 @logger.inject_lambda_context
-def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Validate the drop that `event["object"]` (of EventBridge's S3 event) belongs to."""
+def lambda_handler(event: contracts.ValidateDrop, context: LambdaContext) -> contracts.Validation:
+    """Validate the drop that the object belongs to."""
     key = event["object"]["key"]  # As it is: this event does not encode it.
     verdict = VALIDATION.validate(
         key,
         execution=event["execution"],
         now=datetime.now(UTC),
-        pending=[ObjectVersion(**member) for member in event["pending"]] if event.get("pending") else None,
+        pending=[ObjectVersion(**member) for member in event["pending"]] if "pending" in event else None,
     )
     answer = shape(verdict)
     logger.info(
@@ -50,29 +53,41 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
         extra={
             "key": key,
             "execution": event["execution"],
-            "release_id": answer.get("release", {}).get("release_id"),
+            "release_id": answer["release"]["release_id"] if answer["outcome"] == "accepted" else None,
             "verdict": {k: v for k, v in answer.items() if k != "release"},
         },
     )
     return answer
 
 
-def shape(verdict: Accepted | Rejected | Waiting | NothingToDo) -> dict[str, Any]:
+def shape(verdict: Accepted | Rejected | Waiting | NothingToDo) -> contracts.Validation:
     """The verdict as the state machine reads it."""
     match verdict:
         case Accepted():
-            release = asdict(verdict)
-            members = release.pop("members")
-            release["envelope"] = verdict.envelope.decode()
-            return {"outcome": "accepted", "members": members, "release": release}
-        case Rejected(members, reason, pending):
             return {
-                "outcome": "pending" if pending else "rejected",
-                "members": [asdict(member) for member in members],
+                "outcome": "accepted",
+                "members": [member.as_json() for member in verdict.members],
+                "release": {
+                    "release_id": verdict.release_id,
+                    "manifest_sha256": verdict.manifest_sha256,
+                    "envelope": verdict.envelope.decode(),
+                    "keyid": verdict.keyid,
+                    "image": verdict.image.as_json(),
+                    "targets": verdict.targets.as_json() if verdict.targets else None,
+                    "target_count": verdict.target_count,
+                    "warnings": verdict.warnings,
+                },
+            }
+        case Rejected(members, reason, pending):
+            rejection: contracts.DropRejected = {
+                "outcome": "rejected",
+                "members": [member.as_json() for member in members],
                 "code": reason.code,
                 "message": reason.message,
-                "grace_seconds": SETTINGS.drop_grace_period,
             }
+            if pending:
+                return {**rejection, "outcome": "pending", "grace_seconds": SETTINGS.drop_grace_period}
+            return rejection
         case Waiting(missing):
             return {"outcome": "waiting", "missing": missing}
         case NothingToDo(why):

@@ -179,19 +179,15 @@ def resolve(s3, monkeypatch):
         handler.RESOLUTION.result = result
         return handler.lambda_handler(event, CONTEXT), handler.RESOLUTION.calls[-1][0]
 
-    call.index = handler.Resolution.resolve_wave.__globals__["BatchIndex"]("batches/r/index.jsonl", 1, 2)
     return call
 
 
 def test_wave_is_answered_with_its_batches(resolve):
     event = read_event("resolve_targets", "only_wave")
     batches = {"key": "batches/r/index.jsonl", "batches": 1, "messages": 2}
-    assert resolve(event, resolve.index) == ({"outcome": "wave", "wave": 1, **batches}, "resolve_wave")
+    assert resolve(event, batches) == ({"outcome": "wave", "wave": 1, **batches}, "resolve_wave")
     withdrawal = {name: event[name] for name in ("release_id", "execution")}
-    assert resolve(withdrawal, resolve.index) == (
-        {"outcome": "withdrawal", "wave": None, **batches},
-        "resolve_withdrawal",
-    )
+    assert resolve(withdrawal, batches) == ({"outcome": "withdrawal", **batches}, "resolve_withdrawal")
 
 
 def test_execution_that_lost_the_release_is_told_so(resolve):
@@ -242,7 +238,8 @@ def test_next_step_is_answered_with_the_release_and_its_drop(advance, step, name
     ids=["published", "aborted", "withdrawn"],
 )
 def test_release_that_ends_is_counted_by_its_outcome_and_product(advance, measured, step, is_aborted, outcome):
-    event = read_event("advance_rollout", "published_wave") | {"published_wave": None}
+    event = read_event("advance_rollout", "published_wave")
+    del event["published_wave"]
     numbers = Progress(waves_published=1, published_at=datetime.now(UTC), is_aborted=is_aborted)
     ended = Advance(step, numbers, "sam-local", "1.4.0", MEMBERS, is_end=True, is_scheduled=False)
     advance(event, ended)

@@ -80,14 +80,14 @@ def resolution(store, waves):
 
 
 def batches_of(store, index):
-    lines = store.read_current(index.key).decode().splitlines()
+    lines = store.read_current(index["key"]).decode().splitlines()
     return [json.loads(store.read_current(json.loads(line)["batch"])) for line in lines]
 
 
 def test_fleet_is_told_by_one_retained_message_on_each_of_its_topics(store, waves, resolution):
     release = waves.release()
     index = resolution.resolve_wave(release.release_id, "first", **ALL)
-    assert (index.batches, index.messages) == (1, 2)
+    assert (index["batches"], index["messages"]) == (1, 2)
     [batch] = batches_of(store, index)
     assert (batch["topics"], batch["retain"]) == (["/u", "/u/product/demo-sensor"], True)
     told = json.loads(batch["payload"])
@@ -107,7 +107,7 @@ def test_listed_devices_are_told_in_batches_of_a_thousand(store, waves, resoluti
     macs = target_list(2500)
     release = waves.release(targets=macs)
     index = resolution.resolve_wave(release.release_id, "first", **ALL)
-    assert (index.batches, index.messages) == (3, 2500)
+    assert (index["batches"], index["messages"]) == (3, 2500)
     batches = batches_of(store, index)
     assert [len(batch["topics"]) for batch in batches] == [1000, 1000, 500]
     assert [topic for batch in batches for topic in batch["topics"]] == [f"/u/{mac}" for mac in macs]
@@ -138,7 +138,7 @@ def test_devices_of_tags_are_told(store, waves, resolution):
 def test_tags_of_no_device_tell_nobody(store, waves, resolution):
     release = waves.release(targets={"tags": ["nobody"]})
     index = resolution.resolve_wave(release.release_id, "first", **ALL)
-    assert (index.batches, index.messages, batches_of(store, index)) == (0, 0, [])
+    assert (index["batches"], index["messages"], batches_of(store, index)) == (0, 0, [])
 
 
 def test_repeating_writes_the_same(store, waves, resolution):

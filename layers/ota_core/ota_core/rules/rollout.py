@@ -5,9 +5,13 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from ota_core.formats.rfc3339 import format_time
 from ota_core.formats.rollout_plan import AbortCriteria, Rollout
+
+if TYPE_CHECKING:
+    from ota_core.formats import contracts
 
 # Failures come early, so a wave is looked at after a sixteenth of its time, then an eighth, and so on.
 _CHECKPOINTS = 5
@@ -113,7 +117,7 @@ def next_step(rollout: Rollout | None, progress: Progress, now: datetime) -> Ste
     return PublishWave(number, rollout.waves[number - 1].percent, earlier)
 
 
-def describe_step(step: Step) -> dict[str, object]:
+def describe_step(step: Step) -> contracts.Step:
     """A decision as the state machine and the record read it."""
     match step:
         case PublishWave(number, percent, earlier_percent):
@@ -129,7 +133,7 @@ def describe_step(step: Step) -> dict[str, object]:
             return {"step": "complete"}
 
 
-def describe_numbers(progress: Progress) -> dict[str, object]:
+def describe_numbers(progress: Progress) -> contracts.Numbers:
     """The facts of a decision, for the record."""
     return {
         "waves_published": progress.waves_published,

@@ -10,6 +10,8 @@ from botocore.exceptions import ClientError
 if TYPE_CHECKING:
     from mypy_boto3_stepfunctions import SFNClient
 
+    from ota_core.formats import contracts
+
 # What Step Functions says of an execution that has ended, or that it has forgotten after 90 days.
 _OVER = {"ExecutionDoesNotExist", "ValidationException"}
 _BROKEN = {"FAILED", "TIMED_OUT", "ABORTED"}
@@ -36,10 +38,8 @@ class Continuation:
         if not is_due and not self._is_broken(execution):
             return
         self._stop(execution)
-        self._step_functions.start_execution(
-            stateMachineArn=self._state_machine_arn,
-            input=json.dumps({"registration": {"outcome": "continued", "release_id": release_id}}),
-        )
+        goes_on: contracts.Continuation = {"registration": {"outcome": "continued", "release_id": release_id}}
+        self._step_functions.start_execution(stateMachineArn=self._state_machine_arn, input=json.dumps(goes_on))
 
     def _is_broken(self, execution: str) -> bool:
         try:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ota_core.formats import contracts
     from ota_core.runtime.device_notifier import DeviceNotifier
     from ota_core.stores.firmware_store import FirmwareStore
 
@@ -25,7 +26,7 @@ def publish_batch(store: FirmwareStore, notifier: DeviceNotifier, batch_key: str
         reading = pool.submit(store.read_current, batch_key)
         if store.is_there(mark):
             return 0
-        batch = json.loads(reading.result())
+        batch: contracts.MessageBatch = json.loads(reading.result())
     notifier.publish(batch["topics"], batch["payload"].encode(), retain=batch["retain"])
     store.write(mark, b"")
     return len(batch["topics"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ota_core.formats.notification import device_topic, fleet_topics, write_withdrawal
@@ -13,20 +12,12 @@ from ota_core.stores.firmware_store import BATCHES
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from ota_core.formats import contracts
     from ota_core.stores.firmware_store import FirmwareStore
     from ota_core.stores.wave_store import StoredRelease, WaveStore
 
 # A batch is what one publishing invocation does and, at worst, repeats.
 BATCH_SIZE = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class BatchIndex:
-    """The object that lists the batches, one JSON object a line, and how many messages they hold."""
-
-    key: str
-    batches: int
-    messages: int
 
 
 class Resolution:
@@ -40,7 +31,7 @@ class Resolution:
 
     def resolve_wave(
         self, release_id: str, execution: str, *, wave: int, percent: float, earlier_percent: float
-    ) -> BatchIndex:
+    ) -> contracts.BatchIndex:
         """Record the release's devices, with the first wave, and write the batches of a wave.
 
         Repeating it writes the same again.
@@ -59,7 +50,7 @@ class Resolution:
         self._add_devices(batches, release, payload, above=earlier_percent, up_to=percent)
         return batches.close()
 
-    def resolve_withdrawal(self, release_id: str, execution: str) -> BatchIndex:
+    def resolve_withdrawal(self, release_id: str, execution: str) -> contracts.BatchIndex:
         """Write the batches that take a release back: what stood before it stands again, and who waits is told.
 
         Raises:
@@ -117,12 +108,13 @@ class _Batches:
 
     def add(self, topics: list[str], payload: bytes, *, retain: bool) -> None:
         key = f"{self._prefix}{len(self._index):05}.json"
-        batch = {"topics": topics, "retain": retain, "payload": payload.decode()}
+        batch: contracts.MessageBatch = {"topics": topics, "retain": retain, "payload": payload.decode()}
+        line: contracts.PublishBatch = {"batch": key}
         self._store.write(key, json.dumps(batch, ensure_ascii=False).encode())
-        self._index.append(json.dumps({"batch": key}))
+        self._index.append(json.dumps(line))
         self._messages += len(topics)
 
-    def close(self) -> BatchIndex:
+    def close(self) -> contracts.BatchIndex:
         key = f"{self._prefix}index.jsonl"
         self._store.write(key, "\n".join(self._index).encode())
-        return BatchIndex(key, len(self._index), self._messages)
+        return {"key": key, "batches": len(self._index), "messages": self._messages}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ota_core.formats import versions
 from ota_core.rules.release_state import ReleaseState
@@ -11,6 +11,7 @@ from ota_core.rules.release_state import ReleaseState
 if TYPE_CHECKING:
     from pg8000.native import Connection
 
+    from ota_core.formats import contracts
     from ota_core.stores.database import Database
 
 _WAVES = "CASE WHEN rollout IS NULL THEN 1 ELSE jsonb_array_length(rollout -> 'waves') END"
@@ -62,7 +63,7 @@ class RecordedRelease:
     image_sha256: str
     image_signature: str
     state: ReleaseState
-    drop_members: list[dict[str, Any]]
+    drop_members: list[contracts.ObjectVersion]
 
 
 class ConsistencyStore:

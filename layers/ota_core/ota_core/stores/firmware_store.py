@@ -14,9 +14,11 @@ from botocore.exceptions import ClientError
 from ota_core.rules.inbox import ARCHIVE, REJECTED, moved_key, reason_key, status_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from mypy_boto3_s3 import S3Client
+
+    from ota_core.formats import contracts
 
 RELEASES = "releases/"
 BATCHES = "batches/"
@@ -38,6 +40,10 @@ class ObjectVersion:
     key: str
     version_id: str
     size: int
+
+    def as_json(self) -> contracts.ObjectVersion:
+        """As functions hand it on."""
+        return {"key": self.key, "version_id": self.version_id, "size": self.size}
 
 
 class FirmwareStore:
@@ -140,7 +146,7 @@ class FirmwareStore:
         for member in members:
             self._move(member, ARCHIVE)
 
-    def reject(self, members: list[ObjectVersion], reason: dict[str, object]) -> str:
+    def reject(self, members: list[ObjectVersion], reason: Mapping[str, object]) -> str:
         """Move a drop's members to `rejected/`, beside the reason; gives the reason's key."""
         key = reason_key(members[0].key)
         self._write_json(key, reason)
@@ -148,11 +154,11 @@ class FirmwareStore:
             self._move(member, REJECTED)
         return key
 
-    def write_status(self, members: list[ObjectVersion], status: dict[str, object]) -> None:
+    def write_status(self, members: list[ObjectVersion], status: Mapping[str, object]) -> None:
         """Say what became of a drop where its build server looks."""
         self._write_json(status_key(members[0].key), status)
 
-    def _write_json(self, key: str, document: dict[str, object]) -> None:
+    def _write_json(self, key: str, document: Mapping[str, object]) -> None:
         # A field on each line, for shells without a JSON parser.
         self.write(key, json.dumps(document, indent=2).encode() + b"\n")
 

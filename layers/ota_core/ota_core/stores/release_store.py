@@ -15,6 +15,7 @@ from ota_core.rules.release_state import ReleaseState
 if TYPE_CHECKING:
     from pg8000.native import Connection
 
+    from ota_core.formats import contracts
     from ota_core.formats.manifest import Manifest
     from ota_core.stores.database import Database
 
@@ -43,7 +44,7 @@ class NewRelease:
     targets_version_id: str | None
     target_count: int | None
     warnings: list[str]
-    drop_members: list[dict[str, str | int]]
+    drop_members: list[contracts.ObjectVersion]
 
 
 @dataclass(frozen=True, slots=True)

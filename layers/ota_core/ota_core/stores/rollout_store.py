@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ota_core.formats.device_status import FAILING, DeviceState
 from ota_core.formats.rollout_plan import Rollout, parse_rollout
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from pg8000.native import Connection
 
+    from ota_core.formats import contracts
     from ota_core.stores.database import Database
 
 # A device that was not seen for so long is no part of the fleet that a wave is expected to reach.
@@ -60,7 +61,7 @@ class Advance:
     numbers: Progress
     product: str
     version: str
-    drop_members: list[dict[str, Any]]
+    drop_members: list[contracts.ObjectVersion]
     is_end: bool
     is_scheduled: bool
 
@@ -195,7 +196,7 @@ def _record_decision(connection: Connection, release: int, execution: str, step:
         " VALUES (:release, :execution, CAST(:decision AS jsonb))",
         release=release,
         execution=execution,
-        decision=json.dumps(describe_step(step) | {"numbers": describe_numbers(numbers)}),
+        decision=json.dumps({**describe_step(step), "numbers": describe_numbers(numbers)}),
     )
     match step:
         case Complete():
