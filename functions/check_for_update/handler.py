@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -14,7 +14,6 @@ from ota_core.formats.manifest import PRODUCT_RULE, is_product, parse_manifest
 from ota_core.formats.notification import write_notification
 from ota_core.formats.targets import normalise_mac
 from ota_core.http.api_gateway import (
-    Answer,
     RequestRefused,
     answer,
     answer_json,
@@ -29,6 +28,9 @@ from ota_core.runtime.log_line import log_database_failure, write_line
 from ota_core.stores.check_in_store import CheckInStore
 from ota_core.stores.database import Database, DatabaseSettings, is_outage
 
+if TYPE_CHECKING:
+    from ota_core.formats import contracts
+
 # What an app descriptor can hold, and more: an Arduino core's string need not be SemVer.
 _RUNNING_VERSION = re.compile(r"[\x20-\x7e]{1,64}")
 _NOT_STORED = {"Cache-Control": "no-store"}
@@ -38,12 +40,12 @@ logger = Logger()
 
 
 @logger.inject_lambda_context
-def lambda_handler(event: dict[str, Any], context: LambdaContext) -> Answer:
+def lambda_handler(event: contracts.ApiRequest, context: LambdaContext) -> contracts.ApiAnswer:
     """Answer the device `mac` (path), which is a `product` and runs `version` (query)."""
     return answer(event, check, logger, is_outage, is_aws_error)
 
 
-def check(event: Mapping[str, Any]) -> Answer:
+def check(event: Mapping[str, Any]) -> contracts.ApiAnswer:
     """Read the request, look up, shape the answer."""
     mac = normalise_mac(path_parameter(event, "mac"))
     if mac is None:

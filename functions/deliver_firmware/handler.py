@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import boto3
 from aws_lambda_powertools import Logger
@@ -13,7 +13,6 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.config import Config
 from ota_core.formats.preconditions import Conditions
 from ota_core.http.api_gateway import (
-    Answer,
     RequestRefused,
     answer,
     answer_bytes,
@@ -28,6 +27,9 @@ from ota_core.stages.delivery import Delivery, DownloadRefused, FirmwareRequest
 from ota_core.stores.database import Database, DatabaseSettings, is_outage
 from ota_core.stores.delivery_store import DeliveryStore
 from ota_core.stores.image_store import ImageStore
+
+if TYPE_CHECKING:
+    from ota_core.formats import contracts
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +58,12 @@ logger = Logger()
 
 
 @logger.inject_lambda_context
-def lambda_handler(event: dict[str, Any], context: LambdaContext) -> Answer:
+def lambda_handler(event: contracts.ApiRequest, context: LambdaContext) -> contracts.ApiAnswer:
     """Answer a request for the image of `product` and `version` (path)."""
     return answer(event, deliver, logger, is_outage, is_aws_error)
 
 
-def deliver(event: Mapping[str, Any]) -> Answer:
+def deliver(event: Mapping[str, Any]) -> contracts.ApiAnswer:
     """Read the request, deliver, shape the answer."""
     product, version = path_parameter(event, "product"), path_parameter(event, "version")
     request = FirmwareRequest(

@@ -9,9 +9,8 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -20,7 +19,7 @@ from ota_core.formats.device_status import DeviceState
 from ota_core.formats.manifest import is_product
 from ota_core.formats.release_id import is_release_id
 from ota_core.formats.targets import is_tag, normalise_mac
-from ota_core.http.api_gateway import Answer, RequestRefused, answer, answer_json, path_parameter, query_parameter
+from ota_core.http.api_gateway import RequestRefused, answer, answer_json, path_parameter, query_parameter
 from ota_core.http.operator_requests import page_limit, page_position, refuse_unknown_query
 from ota_core.rules.operator_actions import Action, ActionRefused
 from ota_core.rules.release_state import ReleaseState
@@ -30,6 +29,9 @@ from ota_core.runtime.log_line import log_database_failure
 from ota_core.stores.database import Database, DatabaseSettings, is_outage
 from ota_core.stores.operator_commands import OperatorCommands
 from ota_core.stores.operator_queries import FAILING_DEVICES, OperatorQueries, UnknownDevice, UnknownRelease
+
+if TYPE_CHECKING:
+    from ota_core.formats import contracts
 
 MAX_TAGS = 50
 # What `state` may ask for in the list of a release's devices.
@@ -42,12 +44,12 @@ logger = Logger()
 
 
 @logger.inject_lambda_context
-def lambda_handler(event: dict[str, Any], context: LambdaContext) -> Answer:
+def lambda_handler(event: contracts.OperatorRequest, context: LambdaContext) -> contracts.OperatorAnswer:
     """Answer the request of the operator `event["caller"]`."""
     return answer(event, route, logger, is_outage, is_aws_error)
 
 
-def route(event: Mapping[str, Any]) -> Answer:
+def route(event: Mapping[str, Any]) -> contracts.OperatorAnswer:
     """Answer the request by its method and path."""
     work, parameters = ROUTES.get((event["httpMethod"], event["resource"]), (None, ()))
     if work is None:
@@ -63,7 +65,7 @@ def route(event: Mapping[str, Any]) -> Answer:
         ) from error
 
 
-def list_releases(event: Mapping[str, Any]) -> Answer:
+def list_releases(event: Mapping[str, Any]) -> contracts.ApiAnswer:
     """`GET /releases`, newest first."""
     product = query_parameter(event, "product")
     if product is not None and not is_product(product):
@@ -82,17 +84,17 @@ def list_releases(event: Mapping[str, Any]) -> Answer:
     )
 
 
-def describe_release(event: Mapping[str, Any]) -> Answer:
+def describe_release(event: Mapping[str, Any]) -> contracts.ApiAnswer:
     """`GET /releases/{release_id}`."""
     return _answer(QUERIES.describe_release(_release_id(event)))
 
 
-def describe_timeline(event: Mapping[str, Any]) -> Answer:
+def describe_timeline(event: Mapping[str, Any]) -> contracts.ApiAnswer:
     """`GET /releases/{release_id}/timeline`."""
     return _answer(QUERIES.describe_timeline(_release_id(event)))
 
 
-def list_devices(event: Mapping[str, Any]) -> Answer:
+def list_devices(event: Mapping[str, Any]) -> contracts.ApiAnswer:
     """`GET /releases/{release_id}/devices`, by MAC."""
     return _answer(
         QUERIES.list_devices(
@@ -104,7 +106,7 @@ def list_devices(event: Mapping[str, Any]) -> Answer:
     )
 
 
-def act(event: Mapping[str, Any]) -> Answer:
+def act(event: Mapping[str, Any]) -> contracts.OperatorAnswer:
     """`POST /releases/{release_id}/actions`."""
     body = _body(event)
     try:
@@ -127,16 +129,22 @@ def act(event: Mapping[str, Any]) -> Answer:
     except ActionRefused as why:
         raise RequestRefused(409, "action_not_allowed", f"Cannot {action}: {why}.", state=why.state) from why
     logger.info("acted", extra={"action": action, "release_id": release_id, "caller": event["caller"]})
-    return _answer(release) | ({"wake": asdict(wake)} if wake else {})
+    answered = _answer(release)
+    if wake is None:
+        return answered
+    return {
+        **answered,
+        "wake": {"release_id": wake.release_id, "execution": wake.execution, "is_due": wake.is_due},
+    }
 
 
-def describe_device(event: Mapping[str, Any]) -> Answer:
+def describe_device(event: Mapping[str, Any]) -> contracts.ApiAnswer:
     """`GET /devices/{mac}`, with its history, newest first."""
     before = page_position(event, "history", _reported)
     return _answer(QUERIES.describe_device(_mac(event), before=before, limit=page_limit(event)))
 
 
-def replace_tags(event: Mapping[str, Any]) -> Answer:
+def replace_tags(event: Mapping[str, Any]) -> contracts.ApiAnswer:
     """`PUT /devices/{mac}/tags`."""
     mac = _mac(event)
     tags = _body(event).get("tags")
@@ -153,7 +161,7 @@ def replace_tags(event: Mapping[str, Any]) -> Answer:
 
 
 # What answers a method and path, and the query parameters that it takes.
-ROUTES: dict[tuple[str, str], tuple[Callable[[Mapping[str, Any]], Answer], tuple[str, ...]]] = {
+ROUTES: dict[tuple[str, str], tuple[Callable[[Mapping[str, Any]], contracts.OperatorAnswer], tuple[str, ...]]] = {
     ("GET", "/releases"): (list_releases, ("product", "state", "limit", "after")),
     ("GET", "/releases/{release_id}"): (describe_release, ()),
     ("GET", "/releases/{release_id}/timeline"): (describe_timeline, ()),
@@ -164,7 +172,7 @@ ROUTES: dict[tuple[str, str], tuple[Callable[[Mapping[str, Any]], Answer], tuple
 }
 
 
-def _answer(document: Mapping[str, Any]) -> Answer:
+def _answer(document: Mapping[str, Any]) -> contracts.ApiAnswer:
     return answer_json(200, json.dumps(document, ensure_ascii=False).encode(), {"Cache-Control": "no-store"})
 
 

@@ -10,11 +10,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from ota_core.http.api_gateway import Answer, RequestRefused, answer, answer_nothing, header, path_parameter
+from ota_core.http.api_gateway import RequestRefused, answer, answer_nothing, header, path_parameter
+
+if TYPE_CHECKING:
+    from ota_core.formats import contracts
 
 FOLDER = Path(__file__).with_name("console")
 INDEX = "index.html"
@@ -62,12 +65,12 @@ FILES = {file.name: File(file.name, file.read_text(encoding="utf-8")) for file i
 
 
 @logger.inject_lambda_context
-def lambda_handler(event: dict[str, Any], context: LambdaContext) -> Answer:
+def lambda_handler(event: contracts.ApiRequest, context: LambdaContext) -> contracts.ApiAnswer:
     """Answer a browser's request for a file."""
     return answer(event, serve, logger)
 
 
-def serve(event: Mapping[str, Any]) -> Answer:
+def serve(event: Mapping[str, Any]) -> contracts.ApiAnswer:
     """The file that the path names, or the page itself where it names none."""
     name = path_parameter(event, "file") or INDEX
     path = event["requestContext"]["path"]

@@ -185,7 +185,7 @@ Registration = Registered | AlreadyReleased | InProgress | RegistrationRefused
 # --- ResolveTargets and PublishMqtt -----------------------------------------------------------------------------------
 
 
-@final  # so that mypy tells the two apart by their keys
+@final  # so that mypy tells two types apart by their keys
 class ResolveWave(TypedDict):
     """Write the messages of a wave, counted from 1, to the devices above `earlier_percent` and up to `percent`."""
 
@@ -386,7 +386,7 @@ class Reason(TypedDict):
     stage: Literal["ValidateSignature", "RegisterMetadata"]
 
 
-@final  # so that mypy tells the two apart by their keys
+@final
 class ArchiveDrop(TypedDict):
     """Move a drop to the archive; `discard` is its stored image, where no release refers to it."""
 
@@ -580,13 +580,16 @@ class ApiRequest(_Request):
     requestContext: dict[str, Any]
 
 
-class ApiAnswer(TypedDict):
-    """An answer."""
-
+class _Answer(TypedDict):
     statusCode: int
     headers: dict[str, str]
     body: str
     isBase64Encoded: bool
+
+
+@final
+class ApiAnswer(_Answer):
+    """An answer; `body` is text, or base64 of bytes."""
 
 
 class OperatorRequest(_Request):
@@ -603,7 +606,11 @@ class Wake(TypedDict):
     is_due: bool
 
 
-class OperatorAnswer(ApiAnswer):
-    """What OperateReleases answers: the answer to the operator, and what OperatorApi has to see to."""
+@final
+class AnswerWithWake(_Answer):
+    """An answer to the operator, and what OperatorApi does before it passes the rest on."""
 
-    wake: NotRequired[Wake]
+    wake: Wake
+
+
+OperatorAnswer = ApiAnswer | AnswerWithWake

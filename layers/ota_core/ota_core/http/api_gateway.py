@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote
 
 from ota_core.errors import OtaError
@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
     from aws_lambda_powertools import Logger
 
+    from ota_core.formats import contracts
+
 _RETRY_AFTER_SECONDS = 10
 
-Answer = dict[str, Any]
+_Answered = TypeVar("_Answered", bound="contracts.ApiAnswer")
 
 
 class RequestRefused(OtaError):  # noqa: N818 - what happens to the request
@@ -56,7 +58,7 @@ def header(event: Mapping[str, Any], name: str) -> str | None:
     return ", ".join(lines) if lines else None
 
 
-def answer_json(status: int, document: bytes, headers: Mapping[str, str] | None = None) -> Answer:
+def answer_json(status: int, document: bytes, headers: Mapping[str, str] | None = None) -> contracts.ApiAnswer:
     """An answer that holds a JSON document."""
     return {
         "statusCode": status,
@@ -66,7 +68,7 @@ def answer_json(status: int, document: bytes, headers: Mapping[str, str] | None 
     }
 
 
-def answer_bytes(status: int, content: bytes | memoryview, headers: Mapping[str, str]) -> Answer:
+def answer_bytes(status: int, content: bytes | memoryview, headers: Mapping[str, str]) -> contracts.ApiAnswer:
     """An answer that holds bytes."""
     return {
         "statusCode": status,
@@ -76,17 +78,17 @@ def answer_bytes(status: int, content: bytes | memoryview, headers: Mapping[str,
     }
 
 
-def answer_nothing(status: int, headers: Mapping[str, str] | None = None) -> Answer:
+def answer_nothing(status: int, headers: Mapping[str, str] | None = None) -> contracts.ApiAnswer:
     """An answer without content."""
     return {"statusCode": status, "headers": dict(headers or {}), "body": "", "isBase64Encoded": False}
 
 
 def answer(
     event: Mapping[str, Any],
-    work: Callable[[Mapping[str, Any]], Answer],
+    work: Callable[[Mapping[str, Any]], _Answered],
     logger: Logger,
     *outages: Callable[[Exception], bool],
-) -> Answer:
+) -> _Answered | contracts.ApiAnswer:
     """Do the work for a request, and turn whatever goes wrong into an answer.
 
     Every error is JSON with a `code` for programs and a `message` for people. An error that the caller did not cause
@@ -111,7 +113,7 @@ def answer(
 
 def answer_error(
     status: int, code: str, message: str, headers: Mapping[str, str] | None = None, **fields: str
-) -> Answer:
+) -> contracts.ApiAnswer:
     """An error as every client of the API reads it."""
     return answer_json(
         status,
