@@ -18,8 +18,9 @@ from ota_core.stores.rollout_store import Advance, RolloutStore
 
 if TYPE_CHECKING:
     from ota_core.formats import contracts
+    from ota_core.stores.interfaces import Rollouts
 
-ROLLOUTS = RolloutStore(Database(read_environment(DatabaseSettings), on_failure=log_database_failure))
+ROLLOUTS: Rollouts = RolloutStore(Database(read_environment(DatabaseSettings), on_failure=log_database_failure))
 logger = Logger()
 
 

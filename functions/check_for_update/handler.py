@@ -30,12 +30,15 @@ from ota_core.stores.database import Database, DatabaseSettings, is_outage
 
 if TYPE_CHECKING:
     from ota_core.formats import contracts
+    from ota_core.stores.interfaces import CheckIns
 
 # What an app descriptor can hold, and more: an Arduino core's string need not be SemVer.
 _RUNNING_VERSION = re.compile(r"[\x20-\x7e]{1,64}")
 _NOT_STORED = {"Cache-Control": "no-store"}
 
-DEVICES = CheckInStore(Database(read_environment(DatabaseSettings), on_failure=log_database_failure, timeout_seconds=5))
+DEVICES: CheckIns = CheckInStore(
+    Database(read_environment(DatabaseSettings), on_failure=log_database_failure, timeout_seconds=5)
+)
 logger = Logger()
 
 

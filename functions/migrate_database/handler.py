@@ -23,10 +23,11 @@ from ota_core.stores.database import Database, DatabaseSettings
 
 if TYPE_CHECKING:
     from ota_core.formats import contracts
+    from ota_core.stores.interfaces import Transactions
     from pg8000.native import Connection
 
 MIGRATIONS = sorted((Path(__file__).parent / "migrations").glob("*.sql"))
-DATABASE = Database(read_environment(DatabaseSettings), on_failure=log_database_failure)
+DATABASE: Transactions = Database(read_environment(DatabaseSettings), on_failure=log_database_failure)
 # Any constant: deployments of one database wait for each other.
 _ADVISORY_LOCK = 7_036_874_417
 _MAX_REPORTED = 5  # CloudFormation takes no answer of more than 4 KiB.

@@ -10,7 +10,7 @@ from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from ota_core.runtime.device_notifier import DeviceNotifier
 from ota_core.runtime.environment import read_environment
-from ota_core.stages.publication import publish_batch
+from ota_core.stages.publication import Notifier, publish_batch
 from ota_core.stores.firmware_store import FirmwareStore
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Settings:
 SETTINGS = read_environment(Settings)
 STORE = FirmwareStore(boto3.client("s3"), SETTINGS.bucket)
 # The account's limit, shared by the batches that the state machine runs at a time.
-NOTIFIER = DeviceNotifier(SETTINGS.publish_rate_per_second / SETTINGS.publish_concurrency)
+NOTIFIER: Notifier = DeviceNotifier(SETTINGS.publish_rate_per_second / SETTINGS.publish_concurrency)
 logger = Logger()
 
 

@@ -17,8 +17,11 @@ from pg8000.native import DatabaseError
 
 if TYPE_CHECKING:
     from ota_core.formats import contracts
+    from ota_core.stores.interfaces import Statuses
 
-STATUSES = StatusStore(Database(read_environment(DatabaseSettings), on_failure=log_database_failure, timeout_seconds=8))
+STATUSES: Statuses = StatusStore(
+    Database(read_environment(DatabaseSettings), on_failure=log_database_failure, timeout_seconds=8)
+)
 logger = Logger()
 
 

@@ -17,8 +17,9 @@ from ota_core.stores.release_store import AlreadyReleased, InProgress, NewReleas
 
 if TYPE_CHECKING:
     from ota_core.formats import contracts
+    from ota_core.stores.interfaces import Releases
 
-RELEASES = ReleaseStore(Database(read_environment(DatabaseSettings), on_failure=log_database_failure))
+RELEASES: Releases = ReleaseStore(Database(read_environment(DatabaseSettings), on_failure=log_database_failure))
 logger = Logger()
 
 

@@ -2,12 +2,8 @@
 
 import base64
 import hashlib
-import importlib.util
 import json
-import sys
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
@@ -17,74 +13,25 @@ from ota_core.stores.delivery_store import ReleasedImage
 from ota_core.stores.image_store import ImageDamaged, StoredImage
 from pg8000.exceptions import InterfaceError
 from support.drops import make_drop
+from support.fakes import FakeCheckIns, FakeDeliveries, FakeImages
+from support.functions import CONTEXT, load_handler, read_event
 from support.observed import read_log
 
-PROJECT = Path(__file__).resolve().parents[2]
 CONTENT = bytes(range(256)) * 1024
 IMAGE = StoredImage("releases/x.bin", "v", len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
-CONTEXT = SimpleNamespace(
-    function_name="f", memory_limit_in_mb=512, invoked_function_arn="arn:f", aws_request_id="r", log_stream_name="s"
-)
-
-
-def event(function, name):
-    return json.loads((PROJECT / "events" / function / f"{name}.json").read_text())
-
-
-def load(function, monkeypatch):
-    settings = {
-        "BUCKET": "b",
-        "DOWNLOAD_MODE": "proxy",
-        "IMAGE_CACHE_BYTES": "1000000",
-        "DATABASE_HOST": "db.example",
-        "DATABASE_PORT": "5432",
-        "DATABASE_NAME": "ota",
-        "DATABASE_USER": "ota",
-        "AWS_DEFAULT_REGION": "eu-central-1",
-        "AWS_ACCESS_KEY_ID": "x",
-        "AWS_SECRET_ACCESS_KEY": "x",
-        "POWERTOOLS_TRACE_DISABLED": "1",
-    }
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
-    file = PROJECT / "functions" / function / "handler.py"
-    spec = importlib.util.spec_from_file_location(f"{function}_handler", file)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-class FakeReleases:
-    error = None
-
-    def find(self, product, version):
-        if self.error:
-            raise self.error
-        known = product == "demo-sensor" and version in {"1.4.0", "1.4.0+5"}
-        return ReleasedImage(IMAGE, datetime(2026, 3, 7, tzinfo=UTC)) if known else None
-
-
-class FakeImages:
-    error = None
-
-    def read(self, _image, part):
-        if self.error:
-            raise self.error
-        return memoryview(CONTENT)[part.first : part.last + 1]
-
-    def presign(self, _image, _seconds):
-        return "https://s3.example/x"
+SETTINGS = {"BUCKET": "b", "DOWNLOAD_MODE": "proxy", "IMAGE_CACHE_BYTES": "1000000"}
 
 
 @pytest.fixture
 def deliver(monkeypatch):
-    handler = load("deliver_firmware", monkeypatch)
-    releases, images = FakeReleases(), FakeImages()
+    handler = load_handler("deliver_firmware", monkeypatch, **SETTINGS)
+    released = ReleasedImage(IMAGE, datetime(2026, 3, 7, tzinfo=UTC))
+    releases = FakeDeliveries({("demo-sensor", version): released for version in ("1.4.0", "1.4.0+5")})
+    images = FakeImages(CONTENT)
     handler.DELIVERY = Delivery(releases, images, redirects=False)
 
     def call(name):
-        return handler.lambda_handler(event("deliver_firmware", name), CONTEXT)
+        return handler.lambda_handler(read_event("deliver_firmware", name), CONTEXT)
 
     call.handler, call.releases, call.images = handler, releases, images
     return call
@@ -92,34 +39,23 @@ def deliver(monkeypatch):
 
 @pytest.fixture
 def check(monkeypatch):
-    handler = load("check_for_update", monkeypatch)
-    devices = FakeDevices()
-    handler.DEVICES = devices
-
-    def call(name):
-        return handler.lambda_handler(event("check_for_update", name), CONTEXT)
-
-    call.devices = devices
-    return call
-
-
-class FakeDevices:
-    def __init__(self):
-        self.seen = []
-        self.drop = make_drop(version="1.4.0")
-        self.error = None
-
-    def check_in(self, **device):
-        if self.error:
-            raise self.error
-        self.seen.append(device)
-        return Candidate(
+    handler = load_handler("check_for_update", monkeypatch)
+    drop = make_drop(version="1.4.0")
+    handler.DEVICES = devices = FakeCheckIns(
+        Candidate(
             release_id="r1",
             version="1.4.0",
-            envelope=self.drop.manifest.decode(),
+            envelope=drop.manifest.decode(),
             allow_downgrade=False,
             expires_at=datetime.now(UTC) + timedelta(days=1),
         )
+    )
+
+    def call(name):
+        return handler.lambda_handler(read_event("check_for_update", name), CONTEXT)
+
+    call.devices, call.drop = devices, drop
+    return call
 
 
 def code_of(answer):
@@ -219,7 +155,7 @@ def test_device_with_an_older_version_gets_the_notification(check):
     assert answer["statusCode"] == 200
     notification = json.loads(answer["body"])
     assert notification["release_id"] == "r1"
-    assert notification["manifest"] == json.loads(check.devices.drop.manifest)
+    assert notification["manifest"] == json.loads(check.drop.manifest)
     assert (
         notification["url"] == "https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/v1/firmware/demo-sensor/1.4.0"
     )
@@ -228,7 +164,7 @@ def test_device_with_an_older_version_gets_the_notification(check):
 def test_device_with_the_current_version_gets_nothing_and_is_recorded(check):
     answer = check("current_version")
     assert (answer["statusCode"], answer["body"]) == (204, "")
-    assert check.devices.seen == [{"mac": "AA:BB:CC:DD:EE:FF", "product": "demo-sensor", "running_version": "1.4.0"}]
+    assert check.devices.asked == [{"mac": "AA:BB:CC:DD:EE:FF", "product": "demo-sensor", "running_version": "1.4.0"}]
 
 
 @pytest.mark.parametrize(("name", "release_id"), [("older_version", "r1"), ("current_version", None)])
@@ -242,7 +178,7 @@ def test_check_in_is_logged_with_what_was_offered(check, capsys, name, release_i
 def test_check_in_refuses_in_json_and_records_nothing(check, name, code):
     answer = check(name)
     assert (answer["statusCode"], code_of(answer)) == (400, code)
-    assert check.devices.seen == []
+    assert check.devices.asked == []
 
 
 @pytest.mark.parametrize(
@@ -261,8 +197,8 @@ def test_check_in_refuses_in_json_and_records_nothing(check, name, code):
     ],
 )
 def test_check_in_refuses_what_it_cannot_read(monkeypatch, field, value, code):
-    handler = load("check_for_update", monkeypatch)
-    asked = event("check_for_update", "older_version")
+    handler = load_handler("check_for_update", monkeypatch)
+    asked = read_event("check_for_update", "older_version")
     asked["pathParameters" if field == "mac" else "queryStringParameters"][field] = value
     answer = handler.lambda_handler(asked, CONTEXT)
     assert (answer["statusCode"], code_of(answer)) == (400, code)

@@ -2,64 +2,61 @@
 
 import json
 
+import boto3
 import pytest
 from botocore.exceptions import ClientError
 from ota_core.runtime.continuation import Continuation
+from support.aws_calls import NotedCalls
+
+STARTED = (
+    "StartExecution",
+    {
+        "stateMachineArn": "machine",
+        "input": json.dumps({"registration": {"outcome": "continued", "release_id": "r"}}),
+    },
+)
 
 
-class FakeStepFunctions:
-    """Knows one execution `e` and its status; None: it has forgotten it."""
+@pytest.fixture
+def wake(aws):
+    """Wakes a release of the execution `e`, which has this status (None: it is forgotten); gives what was changed."""
+    client = boto3.client("stepfunctions")
+    step_functions = NotedCalls(client, StartExecution=dict)
 
-    def __init__(self, status):
-        self.status = status
-        self.calls = []
-        self.error = None
+    def call(status, *, is_due, stop_error=None):
+        over = "ValidationException" if status else "ExecutionDoesNotExist"
+        step_functions.answers |= {
+            "DescribeExecution": (lambda: {"status": status}) if status else over,
+            "StopExecution": stop_error or (dict if status == "RUNNING" else over),
+        }
+        Continuation(client, "machine").wake("r", "e", is_due=is_due)
+        return call.changes()
 
-    def describe_execution(self, *, executionArn):  # noqa: ARG002, N803 - boto3's name
-        if self.status is None:
-            raise ClientError({"Error": {"Code": "ExecutionDoesNotExist"}}, "DescribeExecution")
-        return {"status": self.status}
-
-    def stop_execution(self, *, executionArn, cause):  # noqa: ARG002, N803
-        if self.error or self.status != "RUNNING":
-            code = self.error or ("ValidationException" if self.status else "ExecutionDoesNotExist")
-            raise ClientError({"Error": {"Code": code}}, "StopExecution")
-        self.calls.append(("stop", executionArn))
-
-    def start_execution(self, *, stateMachineArn, input):  # noqa: A002, N803
-        self.calls.append(("start", stateMachineArn, json.loads(input)))
+    call.changes = lambda: [(name, asked) for name, asked in step_functions.calls if name != "DescribeExecution"]
+    return call
 
 
-STARTED = ("start", "machine", {"registration": {"outcome": "continued", "release_id": "r"}})
-
-
-def wake(step_functions, *, is_due):
-    Continuation(step_functions, "machine").wake("r", "e", is_due=is_due)
-    return step_functions.calls
-
-
-def test_present_execution_is_ended_before_another_goes_on():
-    assert wake(FakeStepFunctions("RUNNING"), is_due=True) == [("stop", "e"), STARTED]
+def test_present_execution_is_ended_before_another_goes_on(wake):
+    stopped, started = wake("RUNNING", is_due=True)
+    assert (stopped[0], stopped[1]["executionArn"], started) == ("StopExecution", "e", STARTED)
 
 
 @pytest.mark.parametrize("status", ["SUCCEEDED", "FAILED", "ABORTED", None])
-def test_another_goes_on_where_the_present_execution_is_over(status):
-    assert wake(FakeStepFunctions(status), is_due=True) == [STARTED]
+def test_another_goes_on_where_the_present_execution_is_over(wake, status):
+    assert wake(status, is_due=True)[1:] == [STARTED]
 
 
 @pytest.mark.parametrize("status", ["RUNNING", "PENDING_REDRIVE", "SUCCEEDED", None])
-def test_repeated_action_wakes_nothing(status):
-    assert wake(FakeStepFunctions(status), is_due=False) == []
+def test_repeated_action_wakes_nothing(wake, status):
+    assert wake(status, is_due=False) == []
 
 
 @pytest.mark.parametrize("status", ["FAILED", "TIMED_OUT", "ABORTED"])
-def test_repeated_action_heals_a_release_whose_execution_broke(status):
-    assert wake(FakeStepFunctions(status), is_due=False) == [STARTED]
+def test_repeated_action_heals_a_release_whose_execution_broke(wake, status):
+    assert wake(status, is_due=False)[1:] == [STARTED]
 
 
-def test_nothing_goes_on_where_the_present_execution_cannot_be_ended():
-    step_functions = FakeStepFunctions("RUNNING")
-    step_functions.error = "ThrottlingException"
+def test_nothing_goes_on_where_the_present_execution_cannot_be_ended(wake):
     with pytest.raises(ClientError):
-        wake(step_functions, is_due=True)
-    assert step_functions.calls == []
+        wake("RUNNING", is_due=True, stop_error="ThrottlingException")
+    assert [name for name, _ in wake.changes()] == ["StopExecution"]

@@ -11,35 +11,15 @@ from ota_core.formats.preconditions import Conditions, format_http_date
 from ota_core.stages.delivery import MAX_CONTENT_BYTES, Delivery, DownloadRefused, FirmwareRequest
 from ota_core.stores.delivery_store import ReleasedImage, Withdrawn
 from ota_core.stores.image_store import StoredImage
+from support.fakes import FakeDeliveries, FakeImages
 
 RELEASED_AT = datetime(2026, 3, 7, 8, 9, 10, tzinfo=UTC)
 NOW = RELEASED_AT + timedelta(hours=1)
 
 
-class FakeReleases:
-    def __init__(self, **found):
-        self.found = found
-        self.asked = []
-
-    def find(self, product, version):
-        self.asked.append((product, version))
-        return self.found.get(version.replace(".", "_"))
-
-
-class FakeImages:
-    def __init__(self, content):
-        self.content = content
-
-    def read(self, _image, part):
-        return memoryview(self.content)[part.first : part.last + 1]
-
-    def presign(self, image, seconds):
-        return f"https://bucket.example/{image.key}?for={seconds}"
-
-
 def delivery_of(content, *, size=None, redirects=False):
     image = StoredImage("releases/p/1.0.0/x.bin", "v1", size or len(content), hashlib.sha256(content).hexdigest())
-    releases = FakeReleases(**{"1_0_0": ReleasedImage(image, RELEASED_AT), "0_9_0": Withdrawn()})
+    releases = FakeDeliveries({("p", "1.0.0"): ReleasedImage(image, RELEASED_AT), ("p", "0.9.0"): Withdrawn()})
     return Delivery(releases, FakeImages(content), redirects=redirects), releases
 
 

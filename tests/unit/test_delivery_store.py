@@ -3,32 +3,17 @@ from datetime import UTC, datetime
 import pytest
 from ota_core.stores.delivery_store import FRESH_SECONDS, STALE_SECONDS, DeliveryStore, ReleasedImage, Withdrawn
 from pg8000.native import DatabaseError
+from support.fakes import FakeTransactions
 
 RELEASED_AT = datetime(2026, 3, 7, tzinfo=UTC)
 ROW = ["releases/x", "v1", 10, "ab", "published", RELEASED_AT]
 
 
-class FakeDatabase:
-    """Answers with `rows`, or fails with `error`."""
-
-    def __init__(self):
-        self.rows = [ROW]
-        self.error = None
-        self.queries = 0
-
-    def transaction(self, work):
-        self.queries += 1
-        if self.error:
-            raise self.error
-        return work(self)
-
-    def run(self, _sql, **_parameters):
-        return self.rows
-
-
 @pytest.fixture
 def database():
-    return FakeDatabase()
+    database = FakeTransactions()
+    database.rows = [ROW]
+    return database
 
 
 @pytest.fixture
@@ -50,10 +35,10 @@ def store(database, clock):
 def test_chunks_of_a_download_cost_one_query_in_a_while(store, database, clock):
     for _ in range(30):
         assert isinstance(store.find("p", "1.0.0"), ReleasedImage)
-    assert database.queries == 1
+    assert database.count == 1
     clock.now += FRESH_SECONDS
     store.find("p", "1.0.0")
-    assert database.queries == 2
+    assert database.count == 2
 
 
 def test_withdrawal_is_noticed_when_the_answer_is_no_longer_fresh(store, database, clock):
@@ -80,10 +65,10 @@ def test_downloads_go_on_while_the_database_is_out(store, database, clock):
     database.error = DatabaseError({"C": "57P01", "M": "terminating connection"})
     for _ in range(int((STALE_SECONDS - 1) // FRESH_SECONDS)):
         clock.now += FRESH_SECONDS
-        queries = database.queries
+        queries = database.count
         for _ in range(5):
             assert isinstance(store.find("p", "1.0.0"), ReleasedImage)
-        assert database.queries == queries + 1
+        assert database.count == queries + 1
     clock.now += 2 * FRESH_SECONDS
     with pytest.raises(DatabaseError):
         store.find("p", "1.0.0")

@@ -1,4 +1,4 @@
-"""The pipeline's functions, run on the events of `sam local invoke`, over AWS in memory and fakes of PostgreSQL."""
+"""The pipeline's functions, run on the events of `sam local invoke`, over AWS and PostgreSQL in memory."""
 
 import dataclasses
 import json
@@ -8,31 +8,19 @@ from datetime import UTC, datetime, timedelta
 import boto3
 import pytest
 from ota_core.errors import DropRejected, OtaError, RejectionCode
+from ota_core.formats import contracts
 from ota_core.rules.rollout import Abort, Complete, Progress, PublishWave, WaitUntil
-from ota_core.stores.release_store import AlreadyReleased, InProgress, Registered, ReleaseSuperseded
+from ota_core.stages.resolution import Resolution
+from ota_core.stores.release_store import AlreadyReleased, InProgress, Registered
 from ota_core.stores.rollout_store import Advance
+from support.aws_calls import NotedCalls
 from support.drops import key, make_drop
+from support.fakes import FakeNotifier, FakeReleases, FakeRollouts, FakeTransactions, FakeWaves
 from support.functions import CONTEXT, load_handler, read_event
 from support.observed import read_log
+from support.state_machine_types import check_document
 
 MEMBERS = read_event("settle_drop", "archive")["members"]
-
-
-class Fake:
-    """Stands for a store or another part of ota_core: any method remembers its call and gives, or raises, `result`."""
-
-    def __init__(self, result=None):
-        self.result = result
-        self.calls = []
-
-    def __getattr__(self, method):
-        def call(*args, **kwargs):
-            self.calls.append((method, args, kwargs))
-            if isinstance(self.result, Exception):
-                raise self.result
-            return self.result
-
-        return call
 
 
 @pytest.fixture
@@ -116,10 +104,10 @@ def test_drop_of_another_execution_is_answered_as_nothing_to_do(s3, validate):
 @pytest.fixture
 def register(aws, monkeypatch):
     handler = load_handler("register_metadata", monkeypatch)
-    handler.RELEASES = releases = Fake()
+    handler.RELEASES = releases = FakeReleases()
 
-    def call(case, result, **more):
-        releases.result = result
+    def call(case, outcome, **more):
+        releases.error, releases.outcome = (outcome, None) if isinstance(outcome, Exception) else (None, outcome)
         return handler.lambda_handler(read_event("register_metadata", case) | more, CONTEXT)
 
     call.releases = releases
@@ -131,8 +119,8 @@ def test_drop_is_registered_as_it_was_validated(register):
     answer = register("new_release", Registered("1.4.0"))
     release_id = event["release"]["release_id"]
     assert answer == {"outcome": "registered", "version": "1.4.0", "release_id": release_id, "is_staged": False}
-    [(method, (release,), options)] = register.releases.calls
-    assert (method, options) == ("register", {"execution": event["execution"], "take_over_from": None})
+    [(release, execution, taken_over_from)] = register.releases.asked
+    assert (execution, taken_over_from) == (event["execution"], None)
     assert (release.release_id, release.manifest.product) == (release_id, "sam-local")
     assert (release.image_key, release.drop_members) == (event["release"]["image"]["key"], event["members"])
 
@@ -151,7 +139,7 @@ def test_registered_release_is_counted_and_nothing_else(register, measured):
 
 def test_take_over_is_asked_for_by_the_owner_that_broke(register):
     register("new_release", Registered("1.4.0"), take_over_from="broken")
-    assert register.releases.calls[0][2]["take_over_from"] == "broken"
+    assert register.releases.asked[0][2] == "broken"
 
 
 def test_same_manifest_again_is_answered_with_its_owner_or_version(register):
@@ -171,37 +159,50 @@ def test_refusal_is_an_answer_and_no_error(register):
 
 
 @pytest.fixture
-def resolve(s3, monkeypatch):
+def resolve(store, monkeypatch):
+    """Resolves a release for the whole fleet, which the first event's execution owns."""
     handler = load_handler("resolve_targets", monkeypatch, BUCKET="bucket", TOPIC_PREFIX="/u", API_URL="https://a")
-    handler.RESOLUTION = Fake()
+    waves = FakeWaves(store)
+    waves.owner = read_event("resolve_targets", "only_wave")["execution"]
+    release_id = waves.release().release_id
+    handler.RESOLUTION = Resolution(store, waves, topic_prefix="/u", api_url="https://a")
 
-    def call(event, result):
-        handler.RESOLUTION.result = result
-        return handler.lambda_handler(event, CONTEXT), handler.RESOLUTION.calls[-1][0]
+    def call(event):
+        return handler.lambda_handler(event | {"release_id": release_id}, CONTEXT)
 
+    call.release_id = release_id
     return call
 
 
 def test_wave_is_answered_with_its_batches(resolve):
     event = read_event("resolve_targets", "only_wave")
-    batches = {"key": "batches/r/index.jsonl", "batches": 1, "messages": 2}
-    assert resolve(event, batches) == ({"outcome": "wave", "wave": 1, **batches}, "resolve_wave")
-    withdrawal = {name: event[name] for name in ("release_id", "execution")}
-    assert resolve(withdrawal, batches) == ({"outcome": "withdrawal", **batches}, "resolve_withdrawal")
+    prefix = f"batches/{resolve.release_id}"
+    assert resolve(event) == {
+        "outcome": "wave",
+        "wave": 1,
+        "key": f"{prefix}/wave-01/index.jsonl",
+        "batches": 1,
+        "messages": 2,
+    }
+    assert resolve({"execution": event["execution"]}) == {
+        "outcome": "withdrawal",
+        "key": f"{prefix}/withdrawal/index.jsonl",
+        "batches": 3,
+        "messages": 4,
+    }
 
 
 def test_execution_that_lost_the_release_is_told_so(resolve):
-    event = read_event("resolve_targets", "lost_release")
-    assert resolve(event, ReleaseSuperseded("r"))[0] == {"outcome": "superseded"}
+    assert resolve(read_event("resolve_targets", "lost_release")) == {"outcome": "superseded"}
 
 
 @pytest.fixture
 def advance(aws, monkeypatch):
     handler = load_handler("advance_rollout", monkeypatch)
-    handler.ROLLOUTS = rollouts = Fake()
+    handler.ROLLOUTS = rollouts = FakeRollouts()
 
-    def call(event, result):
-        rollouts.result = result
+    def call(event, advanced):
+        rollouts.advanced = advanced
         return handler.lambda_handler(event, CONTEXT)
 
     call.rollouts = rollouts
@@ -225,7 +226,8 @@ def test_next_step_is_answered_with_the_release_and_its_drop(advance, step, name
     assert answer["release"] == {"release_id": event["release_id"], "product": "sam-local", "version": "1.4.0"}
     assert answer["members"] == MEMBERS
     assert json.loads(json.dumps(answer)) == answer
-    assert advance.rollouts.calls[0][2]["published_wave"] == 1
+    check_document(answer, contracts.Advance)
+    assert advance.rollouts.asked == [{"published_wave": 1, "takes_over": False}]
 
 
 @pytest.mark.parametrize(
@@ -267,7 +269,7 @@ def test_time_to_devices_is_that_of_the_first_wave_unless_its_signer_set_a_time(
 
 
 def test_rollout_of_another_execution_is_left_alone(advance):
-    assert advance(read_event("advance_rollout", "lost_release"), ReleaseSuperseded("r")) == {"step": "superseded"}
+    assert advance(read_event("advance_rollout", "lost_release"), None) == {"step": "superseded"}
 
 
 # --- PublishMqtt ------------------------------------------------------------------------------------------------------
@@ -278,11 +280,11 @@ def test_batch_is_published(s3, store, monkeypatch):
         "publish_mqtt", monkeypatch, BUCKET="bucket", PUBLISH_RATE_PER_SECOND="2000", PUBLISH_CONCURRENCY="20"
     )
     assert handler.NOTIFIER._interval == 20 / 2000, "batches at a time share the account's limit"
-    handler.NOTIFIER = Fake()
+    handler.NOTIFIER = FakeNotifier()
     event = read_event("publish_mqtt", "batch")
     store.write(event["batch"], json.dumps({"topics": ["/u", "/u/product/p"], "retain": True, "payload": "x"}).encode())
     assert handler.lambda_handler(event, CONTEXT) == {"published": 2}
-    assert handler.NOTIFIER.calls == [("publish", (["/u", "/u/product/p"], b"x"), {"retain": True})]
+    assert handler.NOTIFIER.published == [("/u", b"x", True), ("/u/product/p", b"x", True)]
 
 
 # --- SettleDrop -------------------------------------------------------------------------------------------------------
@@ -349,20 +351,21 @@ def read_settled(store, key):
 @pytest.fixture
 def announce(aws, monkeypatch):
     handler = load_handler("announce_failure", monkeypatch, ALERTS_TOPIC_ARN="arn:topic", EVENT_SOURCE="esp32-ota.ota")
-    handler.EVENTS, handler.SNS = Fake({"FailedEntryCount": 0, "Entries": [{"EventId": "1"}]}), Fake()
+    events = NotedCalls(handler.EVENTS, PutEvents=lambda: {"FailedEntryCount": 0, "Entries": [{"EventId": "1"}]})
+    sns = NotedCalls(handler.SNS, Publish=lambda: {"MessageId": "1"})
 
     def call(**changes):
         event = read_event("announce_failure", "failed_execution")
         event["detail"] |= changes
         return handler.lambda_handler(event, CONTEXT)
 
-    call.events, call.sns = handler.EVENTS, handler.SNS
+    call.events, call.sns = events, sns
     return call
 
 
 def test_failure_is_told_to_people_and_programs(announce):
     announce()
-    [(_, _, put)], [(_, _, published)] = announce.events.calls, announce.sns.calls
+    [(_, put)], [(_, published)] = announce.events.calls, announce.sns.calls
     [entry] = put["Entries"]
     assert (entry["Source"], entry["DetailType"]) == ("esp32-ota.ota", "ReleaseFailed")
     detail = json.loads(entry["Detail"])
@@ -381,7 +384,7 @@ def test_failure_is_told_to_people_and_programs(announce):
 
 def test_failure_of_what_an_operator_started_names_the_release(announce):
     announce(input=json.dumps({"registration": {"outcome": "continued", "release_id": "a7cf"}}))
-    message = announce.sns.calls[0][2]["Message"]
+    message = announce.sns.calls[0][1]["Message"]
     assert "worked on release a7cf" in message
     assert "repeat the operator's action" in message
 
@@ -398,16 +401,17 @@ def test_failure_of_what_an_operator_started_names_the_release(announce):
 )
 def test_failure_is_told_whatever_its_cause_looks_like(announce, changes, said):
     announce(**changes)
-    assert said in announce.sns.calls[0][2]["Message"]
+    assert said in announce.sns.calls[0][1]["Message"]
 
 
 def test_name_of_an_object_cannot_pass_for_another_line_of_the_message(announce):
     announce(input=json.dumps({"detail": {"object": {"key": 'inbox/x"\n\nCall +1 555 at once'}}}))
-    assert r'the drop of "inbox/x\"\n\nCall +1 555 at once".' in announce.sns.calls[0][2]["Message"]
+    assert r'the drop of "inbox/x\"\n\nCall +1 555 at once".' in announce.sns.calls[0][1]["Message"]
 
 
 def test_event_that_is_not_taken_fails_the_function_so_that_it_is_tried_again(announce):
-    announce.events.result = {"FailedEntryCount": 1, "Entries": [{"ErrorCode": "ThrottlingException"}]}
+    refused = {"FailedEntryCount": 1, "Entries": [{"ErrorCode": "ThrottlingException"}]}
+    announce.events.answers["PutEvents"] = lambda: refused
     with pytest.raises(RuntimeError, match="ThrottlingException"):
         announce()
     assert len(announce.sns.calls) == 1, "people are told all the same"
@@ -419,7 +423,7 @@ def test_event_that_is_not_taken_fails_the_function_so_that_it_is_tried_again(an
 @pytest.fixture
 def migrate(aws, monkeypatch):
     handler = load_handler("migrate_database", monkeypatch)
-    handler.DATABASE = Fake()
+    handler.DATABASE = database = FakeTransactions()
     requests = []
 
     class Answered:
@@ -435,8 +439,8 @@ def migrate(aws, monkeypatch):
 
     monkeypatch.setattr(urllib.request, "urlopen", urlopen)
 
-    def call(case, result=None):
-        handler.DATABASE.result = result
+    def call(case, error=None):
+        database.error = error
         event = read_event("migrate_database", case)
         handler.lambda_handler(event, CONTEXT)
         [request] = requests
@@ -445,7 +449,7 @@ def migrate(aws, monkeypatch):
         assert {name: answer[name] for name in ("StackId", "RequestId", "LogicalResourceId")} == {
             name: event[name] for name in ("StackId", "RequestId", "LogicalResourceId")
         }
-        return answer, len(handler.DATABASE.calls)
+        return answer, database.count
 
     return call
 

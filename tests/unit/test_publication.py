@@ -2,22 +2,9 @@ import json
 
 import pytest
 from ota_core.stages.publication import publish_batch
+from support.fakes import FakeNotifier
 
 BATCH = "batches/r/wave-01/00000.json"
-
-
-class FakeNotifier:
-    """Remembers what it published; breaks at a topic when told so."""
-
-    def __init__(self):
-        self.published = []
-        self.breaks_at = None
-
-    def publish(self, topics, payload, *, retain):
-        for topic in topics:
-            if topic == self.breaks_at:
-                raise ConnectionError(topic)
-            self.published.append((topic, payload, retain))
 
 
 @pytest.fixture

@@ -1,30 +1,11 @@
 """RecordStatus, run on the very events of `sam local invoke`, over a fake of PostgreSQL."""
 
 import pytest
-from ota_core.stores.status_store import News, Recorded
 from pg8000.exceptions import InterfaceError
 from pg8000.native import DatabaseError
+from support.fakes import FakeStatuses
 from support.functions import CONTEXT, load_handler, read_event
 from support.observed import read_log
-
-
-class FakeStatuses:
-    """Refuses what holds the state `refused`, or everything with `error`."""
-
-    def __init__(self):
-        self.recorded = []
-        self.unknown = set()
-        self.error = None
-        self.refused = None
-
-    def record(self, statuses):
-        if self.error:
-            raise self.error
-        if any(status.state == self.refused for status in statuses):
-            raise DatabaseError({"C": "22021", "M": "refused"})
-        self.recorded += statuses
-        known = [status for status in statuses if status.release_id not in self.unknown]
-        return Recorded(self.unknown, [News("demo-sensor", status) for status in known])
 
 
 @pytest.fixture

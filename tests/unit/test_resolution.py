@@ -1,72 +1,13 @@
-import base64
 import json
 
 import pytest
-from ota_core.formats.manifest import parse_manifest
 from ota_core.rules.rollout import in_cohort
 from ota_core.stages.resolution import Resolution
 from ota_core.stores.release_store import ReleaseSuperseded
-from ota_core.stores.wave_store import StoredRelease
-from support.drops import make_drop, target_list
+from support.drops import target_list
+from support.fakes import FakeWaves
 
 ALL = {"wave": 1, "percent": 100, "earlier_percent": 0}
-
-
-class FakeWaves:
-    """The part of PostgreSQL that waves need, in memory. `owner` is the execution that owns every release."""
-
-    def __init__(self, store):
-        self.store = store
-        self.owner = "first"
-        self.releases = {}
-        self.tagged = {"beta": ["02:00:00:00:00:01"]}
-        self.recorded = {}
-        self.standing = {}
-        self.attempts = 1
-
-    def release(self, percent=100.0, **changes):
-        drop = make_drop(**changes)
-        manifest = parse_manifest(base64.b64decode(json.loads(drop.manifest)["payload"]))
-        listed = None
-        if isinstance(changes.get("targets"), list):
-            lines = "".join(f"{mac}\n" for mac in sorted(changes["targets"])).encode()
-            listed = self.store.write(f"batches/{drop.release_id}/targets.txt", lines)
-        self.releases[drop.release_id] = stored = StoredRelease(
-            drop.release_id,
-            manifest.version,
-            drop.manifest.decode(),
-            manifest,
-            percent,
-            listed and listed.key,
-            listed and listed.version_id,
-        )
-        return stored
-
-    def read(self, release_id, execution):
-        if execution != self.owner:
-            raise ReleaseSuperseded(release_id)
-        return self.releases[release_id]
-
-    def record_listed_devices(self, release_id, execution, chunks):
-        self.read(release_id, execution)
-        self.recorded[release_id] = b"".join(chunks()).decode().split()
-
-    def record_tagged_devices(self, release_id, execution, tags):
-        self.read(release_id, execution)
-        self.recorded[release_id] = sorted({mac for tag in tags for mac in self.tagged.get(tag, [])})
-
-    def for_each_batch(self, release_id, *, above, up_to, size, write):
-        macs = [
-            mac
-            for mac in self.recorded[release_id]
-            if in_cohort(release_id, mac, up_to) and not in_cohort(release_id, mac, above)
-        ]
-        for _ in range(self.attempts):
-            for number, first in enumerate(range(0, len(macs), size)):
-                write(number, macs[first : first + size])
-
-    def last_word(self, product):
-        return self.standing.get(product)
 
 
 @pytest.fixture

@@ -3,10 +3,12 @@ import hashlib
 import json
 from datetime import UTC, datetime, timedelta
 
+import boto3
 import pytest
 from ota_core.errors import ConfigurationError, RejectionCode
 from ota_core.stages.validation import Accepted, NothingToDo, Rejected, Validation, Waiting
 from ota_core.stores.firmware_store import FirmwareStore
+from ota_core.stores.trusted_keys import TrustedKeys
 from support.drops import key, make_drop
 from support.esp_images import app_image, with_byte
 
@@ -17,22 +19,20 @@ SUFFIXES = {"image": ".bin", "manifest": ".manifest.json", "targets": ".targets.
 ONE_MAC = b'["02-00-00-00-00-01"]'
 
 
-class FakeTrustedKeys:
-    """The keys under the stack's parameters."""
-
-    def __init__(self):
-        self.trusted = {key().keyid: key().public}
-        self.broken = False
-
-    def find(self, keyid):
-        if self.broken:
-            raise ConfigurationError("trusted_key_unreadable", "the parameter holds no key")
-        return self.trusted.get(keyid)
-
-
 @pytest.fixture
-def trusted_keys():
-    return FakeTrustedKeys()
+def trust(aws):
+    """Puts the text of a trusted key where the stack has it; None takes the key away."""
+    ssm = boto3.client("ssm")
+    parameter = f"/ota/trusted-keys/{key().keyid}"
+
+    def call(pem):
+        if pem is None:
+            ssm.delete_parameter(Name=parameter)
+        else:
+            ssm.put_parameter(Name=parameter, Value=pem, Type="String", Overwrite=True)
+
+    call(key().public_pem)
+    return call
 
 
 @pytest.fixture
@@ -45,7 +45,9 @@ def put(s3):
 
 
 @pytest.fixture
-def validate(store, trusted_keys):
+def validate(store, trust):
+    trusted_keys = TrustedKeys(boto3.client("ssm"), "/ota/trusted-keys")
+
     def call(name=f"{STEM}.bin", *, execution="first", now=NOW, pending=None, bucket=store):
         validation = Validation(bucket, trusted_keys, SLOT_BYTES)
         return validation.validate(f"inbox/{name}", execution=execution, now=now, pending=pending)
@@ -138,13 +140,13 @@ def test_only_one_execution_rejects_a_drop(put, validate):
     assert isinstance(validate(f"{STEM}.manifest.json", execution="second"), NothingToDo)
 
 
-def test_drop_whose_checking_broke_is_claimed_by_whichever_execution_tries_again_first(put, validate, trusted_keys):
+def test_drop_whose_checking_broke_is_claimed_by_whichever_execution_tries_again_first(put, validate, trust):
     put(make_drop())
-    trusted_keys.broken = True
+    trust("not a key")
     for execution in ("first", "second"):
         with pytest.raises(ConfigurationError):
             validate(execution=execution)
-    trusted_keys.broken = False
+    trust(key().public_pem)
     assert isinstance(validate(execution="second"), Accepted)
     assert isinstance(validate(execution="first"), NothingToDo)
 
@@ -265,10 +267,10 @@ def test_first_fault_in_the_order_of_the_contract_is_told(s3, put, validate, cod
     assert [stored(s3, prefix) for prefix in ("releases/", "batches/", "keys/")] == [[], [], []]
 
 
-def test_revoked_key_is_told_from_one_that_was_never_trusted(put, validate, trusted_keys):
+def test_revoked_key_is_told_from_one_that_was_never_trusted(put, validate, trust):
     put(make_drop())
     assert isinstance(validate(), Accepted)
-    trusted_keys.trusted.clear()
+    trust(None)
     put(make_drop())
     assert validate(execution="second").reason.rejection_code == RejectionCode.KEY_REVOKED
 

@@ -14,8 +14,9 @@ from ota_core.formats.versions import is_version
 from ota_core.stores.delivery_store import Withdrawn
 
 if TYPE_CHECKING:
-    from ota_core.stores.delivery_store import DeliveryStore, ReleasedImage
-    from ota_core.stores.image_store import ImageStore, StoredImage
+    from ota_core.stores.delivery_store import ReleasedImage
+    from ota_core.stores.image_store import StoredImage
+    from ota_core.stores.interfaces import Deliveries, Images
 
 # Lambda answers with 6 MB at most, and base64 takes a third more
 # (https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html).
@@ -60,7 +61,7 @@ class DownloadRefused(OtaError):  # noqa: N818 - what happens to the download
 class Delivery:
     """Answers requests for images."""
 
-    def __init__(self, releases: DeliveryStore, images: ImageStore, *, redirects: bool) -> None:
+    def __init__(self, releases: Deliveries, images: Images, *, redirects: bool) -> None:
         """Args: redirects: whether to send every download to S3, not only one that is too large for an answer."""
         self._releases = releases
         self._images = images

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ota_core.formats import contracts
-    from ota_core.runtime.device_notifier import DeviceNotifier
     from ota_core.stores.firmware_store import FirmwareStore
 
 
-def publish_batch(store: FirmwareStore, notifier: DeviceNotifier, batch_key: str) -> int:
+class Notifier(Protocol):
+    """Publishes one payload to many topics; `DeviceNotifier` does."""
+
+    def publish(self, topics: Sequence[str], payload: bytes, *, retain: bool) -> None: ...  # noqa: D102
+
+
+def publish_batch(store: FirmwareStore, notifier: Notifier, batch_key: str) -> int:
     """Publish the messages of a batch, unless an earlier attempt, of this execution or another, did.
 
     A batch that breaks half-way is repeated whole; one that is done leaves a mark beside it.

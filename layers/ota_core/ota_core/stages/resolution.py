@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from ota_core.formats import contracts
     from ota_core.stores.firmware_store import FirmwareStore
-    from ota_core.stores.wave_store import StoredRelease, WaveStore
+    from ota_core.stores.interfaces import Waves
+    from ota_core.stores.wave_store import StoredRelease
 
 # A batch is what one publishing invocation does and, at worst, repeats.
 BATCH_SIZE = 1000
@@ -23,7 +24,7 @@ BATCH_SIZE = 1000
 class Resolution:
     """Resolves the waves of releases to batches of messages."""
 
-    def __init__(self, store: FirmwareStore, waves: WaveStore, *, topic_prefix: str, api_url: str) -> None:
+    def __init__(self, store: FirmwareStore, waves: Waves, *, topic_prefix: str, api_url: str) -> None:
         self._store = store
         self._waves = waves
         self._topic_prefix = topic_prefix

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
     from pg8000.native import Connection
 
-    from ota_core.rules.release_state import ReleaseState
-from ota_core.stores.database import Database
+    from ota_core.stores.interfaces import Transactions
 
 # How long a withdrawal may go unnoticed by a warm function.
 FRESH_SECONDS = 15.0
@@ -43,7 +42,7 @@ class Withdrawn:
 class DeliveryStore:
     """Finds the image of a version. An answer serves for `FRESH_SECONDS`, so that most chunks cost no query."""
 
-    def __init__(self, database: Database, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, database: Transactions, clock: Callable[[], float] = time.monotonic) -> None:
         self._database = database
         self._clock = clock
         self._remembered: dict[tuple[str, str], tuple[float, float, ReleasedImage]] = {}

@@ -1,0 +1,93 @@
+"""What functions and stages may ask of a store, and all that they may.
+
+The stores beside this module implement these protocols over PostgreSQL and S3, and say what each method does; the fakes
+in tests/support/fakes.py implement them in memory. Tests hold both to them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from datetime import datetime
+
+    from pg8000.native import Connection
+
+    from ota_core.formats.byte_range import ByteRange
+    from ota_core.formats.device_status import DeviceStatus
+    from ota_core.rules.check_in import Candidate
+    from ota_core.stores.delivery_store import ReleasedImage, Withdrawn
+    from ota_core.stores.image_store import StoredImage
+    from ota_core.stores.release_store import AlreadyReleased, InProgress, NewRelease, Registered
+    from ota_core.stores.rollout_store import Advance
+    from ota_core.stores.status_store import Recorded
+    from ota_core.stores.wave_store import StoredRelease
+
+_Result = TypeVar("_Result")
+
+
+class Transactions(Protocol):
+    """`Database`."""
+
+    def transaction(self, work: Callable[[Connection], _Result]) -> _Result: ...
+
+    def statement(self, sql: str, **parameters: Any) -> list[list[Any]]: ...  # noqa: ANN401 - whatever columns hold
+
+
+class Releases(Protocol):
+    """`ReleaseStore`."""
+
+    def register(
+        self, release: NewRelease, *, execution: str, take_over_from: str | None = None
+    ) -> Registered | AlreadyReleased | InProgress: ...
+
+
+class Waves(Protocol):
+    """`WaveStore`."""
+
+    def read(self, release_id: str, execution: str) -> StoredRelease: ...
+
+    def record_listed_devices(self, release_id: str, execution: str, chunks: Callable[[], Iterable[bytes]]) -> None: ...
+
+    def record_tagged_devices(self, release_id: str, execution: str, tags: tuple[str, ...]) -> None: ...
+
+    def for_each_batch(
+        self, release_id: str, *, above: float, up_to: float, size: int, write: Callable[[int, list[str]], None]
+    ) -> None: ...
+
+    def last_word(self, product: str | None) -> StoredRelease | None: ...
+
+
+class Rollouts(Protocol):
+    """`RolloutStore`."""
+
+    def advance(
+        self, release_id: str, execution: str, *, now: datetime, published_wave: int | None = None, takes_over: bool
+    ) -> Advance: ...
+
+
+class Statuses(Protocol):
+    """`StatusStore`."""
+
+    def record(self, statuses: Sequence[DeviceStatus]) -> Recorded: ...
+
+
+class CheckIns(Protocol):
+    """`CheckInStore`."""
+
+    def check_in(self, *, mac: str, product: str, running_version: str | None) -> Candidate | None: ...
+
+
+class Deliveries(Protocol):
+    """`DeliveryStore`."""
+
+    def find(self, product: str, version: str) -> ReleasedImage | Withdrawn | None: ...
+
+
+class Images(Protocol):
+    """`ImageStore`."""
+
+    def read(self, image: StoredImage, part: ByteRange) -> bytes | memoryview: ...
+
+    def presign(self, image: StoredImage, seconds: int) -> str: ...
