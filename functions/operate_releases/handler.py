@@ -32,14 +32,15 @@ from ota_core.stores.operator_queries import FAILING_DEVICES, OperatorQueries, U
 
 if TYPE_CHECKING:
     from ota_core.formats import contracts
+    from ota_core.stores.interfaces import Commands, Queries
 
 MAX_TAGS = 50
 # What `state` may ask for in the list of a release's devices.
 DEVICE_STATES = (*DeviceState, FAILING_DEVICES)
 
 DATABASE = Database(read_environment(DatabaseSettings), on_failure=log_database_failure, timeout_seconds=20)
-QUERIES = OperatorQueries(DATABASE)
-COMMANDS = OperatorCommands(DATABASE)
+QUERIES: Queries = OperatorQueries(DATABASE)
+COMMANDS: Commands = OperatorCommands(DATABASE)
 logger = Logger()
 
 
@@ -130,12 +131,7 @@ def act(event: Mapping[str, Any]) -> contracts.OperatorAnswer:
         raise RequestRefused(409, "action_not_allowed", f"Cannot {action}: {why}.", state=why.state) from why
     logger.info("acted", extra={"action": action, "release_id": release_id, "caller": event["caller"]})
     answered = _answer(release)
-    if wake is None:
-        return answered
-    return {
-        **answered,
-        "wake": {"release_id": wake.release_id, "execution": wake.execution, "is_due": wake.is_due},
-    }
+    return {**answered, "wake": wake} if wake else answered
 
 
 def describe_device(event: Mapping[str, Any]) -> contracts.ApiAnswer:

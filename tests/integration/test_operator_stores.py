@@ -8,7 +8,7 @@ import pytest
 from ota_core.formats.device_status import DeviceState, DeviceStatus
 from ota_core.formats.paging import read_cursor
 from ota_core.rules.operator_actions import Action, ActionRefused
-from ota_core.stores.operator_commands import OperatorCommands, Wake
+from ota_core.stores.operator_commands import OperatorCommands
 from ota_core.stores.operator_queries import OperatorQueries, UnknownDevice, UnknownRelease
 from ota_core.stores.rollout_store import RolloutStore
 from ota_core.stores.status_store import StatusStore
@@ -330,19 +330,23 @@ def test_action_that_is_refused_leaves_no_trace(release, act, audited):
     assert audited(release_id) == []
 
 
+def wake_of(release_id, execution, *, is_due):
+    return {"release_id": release_id, "execution": execution, "is_due": is_due}
+
+
 def test_pause_wakes_nothing_and_resume_wakes(release, act):
     release_id = release()
     assert act(release_id, "pause")[1] is None
-    assert act(release_id, "resume")[1] == Wake(release_id, "arn:execution:first", is_due=True)
+    assert act(release_id, "resume")[1] == wake_of(release_id, "arn:execution:first", is_due=True)
 
 
 @pytest.mark.parametrize(("action", "wave"), [("abort", None), ("promote", 2)])
 def test_execution_that_never_went_on_is_due_until_one_does(database, release, act, action, wave):
     release_id = release()
     for _ in range(3):
-        assert act(release_id, action, wave)[1] == Wake(release_id, "arn:execution:first", is_due=True)
+        assert act(release_id, action, wave)[1] == wake_of(release_id, "arn:execution:first", is_due=True)
     RolloutStore(database).advance(release_id, "arn:execution:second", now=datetime.now(UTC), takes_over=True)
-    assert act(release_id, action, wave)[1] == Wake(release_id, "arn:execution:second", is_due=False)
+    assert act(release_id, action, wave)[1] == wake_of(release_id, "arn:execution:second", is_due=False)
 
 
 def test_release_without_a_rollout_is_aborted(database, release, act):

@@ -13,9 +13,11 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from ota_core.formats.byte_range import ByteRange
+from ota_core.formats.contracts import Wake
 from ota_core.formats.device_status import DeviceStatus
 from ota_core.formats.manifest import parse_manifest
 from ota_core.rules.check_in import Candidate
+from ota_core.rules.operator_actions import Action
 from ota_core.rules.rollout import in_cohort
 from ota_core.stages.publication import Notifier
 from ota_core.stores.delivery_store import ReleasedImage, Withdrawn
@@ -23,13 +25,24 @@ from ota_core.stores.firmware_store import FirmwareStore
 from ota_core.stores.image_store import StoredImage
 from ota_core.stores.interfaces import (
     CheckIns,
+    Commands,
     Deliveries,
     Images,
+    Queries,
     Releases,
     Rollouts,
     Statuses,
     Transactions,
     Waves,
+)
+from ota_core.stores.operator_documents import (
+    Device,
+    DevicePage,
+    Release,
+    ReleaseDetails,
+    ReleasePage,
+    TaggedDevice,
+    Timeline,
 )
 from ota_core.stores.release_store import AlreadyReleased, InProgress, NewRelease, Registered, ReleaseSuperseded
 from ota_core.stores.rollout_store import Advance
@@ -221,6 +234,108 @@ class FakeImages(Images):
 
     def presign(self, image: StoredImage, seconds: int) -> str:
         return f"https://bucket.example/{image.key}?for={seconds}"
+
+
+RELEASE: Release = {
+    "release_id": "0123456789abcdef" * 2,
+    "product": "demo-sensor",
+    "version": "1.4.0",
+    "state": "rolling_out",
+    "changelog": "größer",
+    "target_count": None,
+    "registered_at": "2026-06-01T00:00:00Z",
+    "published_at": None,
+    "expires_at": "2026-07-01T00:00:00Z",
+    "withdrawn_because": None,
+    "is_staged": True,
+    "waves_published": 1,
+    "cohort_percent": 10,
+    "wave_published_at": "2026-06-01T00:00:01Z",
+    "is_paused": False,
+    "is_promoted": False,
+    "is_aborted": False,
+    "allowed_actions": [{"action": "pause"}, {"action": "promote", "wave": 2}, {"action": "abort"}],
+}
+
+
+class FakeQueries(Queries):
+    """Has one release, RELEASE, and notes what it was asked last."""
+
+    def __init__(self) -> None:
+        self.asked: tuple[Any, ...] | None = None
+        self.error: Exception | None = None
+
+    def _note(self, *asked: Any) -> None:
+        if self.error:
+            raise self.error
+        self.asked = asked
+
+    def list_releases(self, *, product: str | None, state: str | None, before: int | None, limit: int) -> ReleasePage:
+        self._note("list_releases", {"product": product, "state": state, "before": before, "limit": limit})
+        return {"releases": [RELEASE]}
+
+    def describe_release(self, release_id: str) -> ReleaseDetails:
+        self._note("describe_release", release_id, {})
+        return {
+            **RELEASE,
+            "sequence": 1,
+            "chip": "esp32s3",
+            "keyid": "0" * 64,
+            "image_size": 4096,
+            "image_sha256": "0" * 64,
+            "allow_downgrade": False,
+            "warnings": [],
+            "manifest": {},
+            "rollout": {},
+            "waves": [{"number": 1, "percent": 10, "soak": "3600s", "is_published": True}],
+            "decisions": [],
+            "expected": 10,
+            "population": 100,
+            "failing": {"count": 0, "reasons": []},
+            "devices": {},
+            "actions": [],
+            "execution": "arn:e",
+        }
+
+    def describe_timeline(self, release_id: str) -> Timeline:
+        self._note("describe_timeline", release_id, {})
+        return {"points": []}
+
+    def list_devices(self, release_id: str, *, state: str | None, after: str | None, limit: int) -> DevicePage:
+        self._note("list_devices", release_id, {"state": state, "after": after, "limit": limit})
+        return {"devices": []}
+
+    def describe_device(self, mac: str, *, before: tuple[datetime, int] | None, limit: int) -> Device:
+        self._note("describe_device", mac, {"before": before, "limit": limit})
+        return {
+            "mac": mac,
+            "product": "demo-sensor",
+            "running_version": "1.3.0",
+            "last_seen_at": "2026-06-01T00:00:00Z",
+            "tags": [],
+            "history": [],
+        }
+
+
+class FakeCommands(Commands):
+    """Does whatever is asked for, and notes what was asked last."""
+
+    def __init__(self) -> None:
+        self.asked: tuple[Any, ...] | None = None
+        self.error: Exception | None = None
+        self.wake: Wake | None = {"release_id": RELEASE["release_id"], "execution": "arn:e", "is_due": True}
+
+    def act(self, release_id: str, action: Action, *, wave: int | None, caller: str) -> tuple[Release, Wake | None]:
+        if self.error:
+            raise self.error
+        self.asked = ("act", release_id, action, {"wave": wave, "caller": caller})
+        return RELEASE, self.wake
+
+    def replace_tags(self, mac: str, tags: list[str], *, caller: str) -> TaggedDevice:
+        if self.error:
+            raise self.error
+        self.asked = ("replace_tags", mac, tags, {"caller": caller})
+        return {"mac": mac, "tags": tags}
 
 
 class FakeNotifier(Notifier):

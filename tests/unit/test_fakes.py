@@ -11,6 +11,8 @@ from ota_core.stores.check_in_store import CheckInStore
 from ota_core.stores.database import Database
 from ota_core.stores.delivery_store import DeliveryStore
 from ota_core.stores.image_store import ImageStore
+from ota_core.stores.operator_commands import OperatorCommands
+from ota_core.stores.operator_queries import OperatorQueries
 from ota_core.stores.release_store import ReleaseStore
 from ota_core.stores.rollout_store import RolloutStore
 from ota_core.stores.status_store import StatusStore
@@ -20,8 +22,10 @@ from support import fakes
 IMPLEMENTATIONS = {
     Notifier: (DeviceNotifier, fakes.FakeNotifier),
     interfaces.CheckIns: (CheckInStore, fakes.FakeCheckIns),
+    interfaces.Commands: (OperatorCommands, fakes.FakeCommands),
     interfaces.Deliveries: (DeliveryStore, fakes.FakeDeliveries),
     interfaces.Images: (ImageStore, fakes.FakeImages),
+    interfaces.Queries: (OperatorQueries, fakes.FakeQueries),
     interfaces.Releases: (ReleaseStore, fakes.FakeReleases),
     interfaces.Rollouts: (RolloutStore, fakes.FakeRollouts),
     interfaces.Statuses: (StatusStore, fakes.FakeStatuses),

@@ -1,64 +1,30 @@
 """The two functions behind the operators' API, run on the very events of `sam local invoke`, over fakes."""
 
-import dataclasses
 import io
 import json
 from types import SimpleNamespace
 
+import boto3
 import pytest
 from botocore.exceptions import EndpointConnectionError
 from ota_core.formats.paging import write_cursor
 from ota_core.rules.operator_actions import Action, ActionRefused
-from ota_core.stores.operator_commands import Wake
+from ota_core.runtime.continuation import Continuation
 from ota_core.stores.operator_queries import UnknownDevice, UnknownRelease
 from pg8000.exceptions import InterfaceError
+from support.aws_calls import NotedCalls
+from support.fakes import FakeCommands, FakeQueries
 from support.functions import CONTEXT, load_handler, read_event
 
 RELEASE_ID = "0123456789abcdef" * 2
 CALLER = "arn:aws:iam::123456789012:user/operator"
 
 
-class FakeStore:
-    """Notes what it is asked; answers with its name, or fails with `error`."""
-
-    def __init__(self):
-        self.asked = None
-        self.error = None
-        self.wake = Wake(RELEASE_ID, "arn:e", is_due=True)
-
-    def _answer(self, name, *arguments, **options):
-        if self.error:
-            raise self.error
-        self.asked = (name, *arguments, options)
-        return {"answered": name}
-
-    def list_releases(self, **options):
-        return self._answer("list_releases", **options)
-
-    def describe_release(self, release_id):
-        return self._answer("describe_release", release_id)
-
-    def describe_timeline(self, release_id):
-        return self._answer("describe_timeline", release_id)
-
-    def list_devices(self, release_id, **options):
-        return self._answer("list_devices", release_id, **options)
-
-    def describe_device(self, mac, **options):
-        return self._answer("describe_device", mac, **options)
-
-    def replace_tags(self, mac, tags, **options):
-        return self._answer("replace_tags", mac, tags, **options)
-
-    def act(self, release_id, action, **options):
-        return self._answer("act", release_id, action, **options), self.wake
-
-
 @pytest.fixture
 def operate(aws, monkeypatch):
     handler = load_handler("operate_releases", monkeypatch)
-    store = FakeStore()
-    handler.QUERIES = handler.COMMANDS = store
+    handler.QUERIES = queries = FakeQueries()
+    handler.COMMANDS = commands = FakeCommands()
 
     def call(name, **changes):
         answered = handler.lambda_handler(read_event("operate_releases", name) | changes, CONTEXT)
@@ -66,7 +32,11 @@ def operate(aws, monkeypatch):
             status=answered["statusCode"], wake=answered.get("wake"), body=json.loads(answered["body"])
         )
 
-    call.store = store
+    def fail(error):
+        queries.error = commands.error = error
+
+    call.fail, call.commands = fail, commands
+    call.asked = lambda: queries.asked or commands.asked
     return call
 
 
@@ -79,33 +49,36 @@ def body(text):
 
 
 @pytest.mark.parametrize(
-    ("name", "asked"),
+    ("name", "asked", "field"),
     [
-        ("list_releases", ("list_releases", {"product": "demo-sensor", "state": "rolling_out", "limit": 50})),
-        ("describe_release", ("describe_release", RELEASE_ID, {})),
-        ("describe_timeline", ("describe_timeline", RELEASE_ID, {})),
-        ("describe_device", ("describe_device", "AA:BB:CC:DD:EE:FF", {"before": None, "limit": 50})),
-        ("promote", ("act", RELEASE_ID, Action.PROMOTE, {"wave": 2, "caller": CALLER})),
-        ("abort", ("act", RELEASE_ID, Action.ABORT, {"wave": None, "caller": CALLER})),
-        ("replace_tags", ("replace_tags", "AA:BB:CC:DD:EE:FF", ["beta", "site=berlin"], {"caller": CALLER})),
+        (
+            "list_releases",
+            ("list_releases", {"product": "demo-sensor", "state": "rolling_out", "before": None, "limit": 50}),
+            "releases",
+        ),
+        ("describe_release", ("describe_release", RELEASE_ID, {}), "decisions"),
+        ("describe_timeline", ("describe_timeline", RELEASE_ID, {}), "points"),
+        ("describe_device", ("describe_device", "AA:BB:CC:DD:EE:FF", {"before": None, "limit": 50}), "history"),
+        ("promote", ("act", RELEASE_ID, Action.PROMOTE, {"wave": 2, "caller": CALLER}), "allowed_actions"),
+        ("abort", ("act", RELEASE_ID, Action.ABORT, {"wave": None, "caller": CALLER}), "allowed_actions"),
+        ("replace_tags", ("replace_tags", "AA:BB:CC:DD:EE:FF", ["beta", "site=berlin"], {"caller": CALLER}), "tags"),
     ],
 )
-def test_request_is_done(operate, name, asked):
+def test_request_is_done(operate, name, asked, field):
     answered = operate(name)
-    assert (answered.status, answered.body) == (200, {"answered": asked[0]})
-    *what, options = operate.store.asked
-    assert tuple(what) == asked[:-1]
-    assert options.items() >= asked[-1].items()
+    assert answered.status == 200
+    assert field in answered.body
+    assert operate.asked() == asked
 
 
 def test_failing_devices_are_asked_for(operate):
     operate("list_failing_devices")
-    assert operate.store.asked[2] == {"state": "failing", "after": None, "limit": 20}
+    assert operate.asked()[2] == {"state": "failing", "after": None, "limit": 20}
 
 
 def test_wake_is_handed_on_after_an_action(operate):
-    assert operate("abort").wake == dataclasses.asdict(operate.store.wake)
-    operate.store.wake = None
+    assert operate("abort").wake == {"release_id": RELEASE_ID, "execution": "arn:e", "is_due": True}
+    operate.commands.wake = None
     assert operate("abort").wake is None
 
 
@@ -118,7 +91,7 @@ def test_wake_is_handed_on_after_an_action(operate):
 )
 def test_next_page_is_asked_for_by_its_cursor(operate, name, cursor, asked):
     assert operate(name, **query(after=cursor)).status == 200
-    assert operate.store.asked[-1].items() >= asked.items()
+    assert operate.asked()[-1].items() >= asked.items()
 
 
 @pytest.mark.parametrize(
@@ -166,14 +139,14 @@ def test_next_page_is_asked_for_by_its_cursor(operate, name, cursor, asked):
 def test_malformed_request_is_refused_and_nothing_is_done(operate, name, changes, code):
     answered = operate(name, **changes)
     assert (answered.status, answered.body["code"]) == (400, code)
-    assert operate.store.asked is None
+    assert operate.asked() is None
 
 
 @pytest.mark.parametrize(
     ("error", "code"), [(UnknownRelease(RELEASE_ID), "release_unknown"), (UnknownDevice("x"), "device_unknown")]
 )
 def test_unknown_is_not_found(operate, error, code):
-    operate.store.error = error
+    operate.fail(error)
     answered = operate("describe_release")
     assert (answered.status, answered.body["code"]) == (404, code)
 
@@ -182,7 +155,7 @@ def test_unknown_is_not_found(operate, error, code):
 def test_what_names_no_release_is_not_found(operate, release_id):
     answered = operate("describe_release", pathParameters={"release_id": release_id})
     assert (answered.status, answered.body["code"]) == (404, "release_unknown")
-    assert operate.store.asked is None
+    assert operate.asked() is None
 
 
 def test_path_of_nobody_is_not_found(operate):
@@ -190,29 +163,15 @@ def test_path_of_nobody_is_not_found(operate):
 
 
 def test_action_that_the_state_forbids_is_a_conflict_that_tells_the_state(operate):
-    operate.store.error = ActionRefused("its rollout is over", "published")
+    operate.fail(ActionRefused("its rollout is over", "published"))
     answered = operate("abort")
     assert (answered.status, answered.body["code"], answered.body["state"]) == (409, "action_not_allowed", "published")
     assert answered.wake is None
 
 
 def test_outage_of_the_database_is_told_as_one_that_passes(operate):
-    operate.store.error = InterfaceError("gone")
+    operate.fail(InterfaceError("gone"))
     assert operate("abort").status == 503
-
-
-class FakeLambda:
-    def __init__(self):
-        self.answer = {"statusCode": 200, "headers": {}, "body": "{}", "isBase64Encoded": False}
-        self.passed_on = None
-        self.function_error = {}
-        self.error = None
-
-    def invoke(self, *, FunctionName, Payload):  # noqa: ARG002, N803 - boto3's names
-        if self.error:
-            raise self.error
-        self.passed_on = json.loads(Payload)
-        return {"Payload": io.BytesIO(json.dumps(self.answer).encode()), **self.function_error}
 
 
 @pytest.fixture
@@ -220,29 +179,33 @@ def api(aws, monkeypatch):
     handler = load_handler(
         "operator_api", monkeypatch, BUCKET="bucket", OPERATE_RELEASES_FUNCTION="operate", STATE_MACHINE_ARN="machine"
     )
-    handler.LAMBDA = FakeLambda()
-    woken = []
-    handler.CONTINUATION = SimpleNamespace(
-        wake=lambda release_id, execution, *, is_due: woken.append((release_id, execution, is_due))
+    step_functions = boto3.client("stepfunctions")
+    handler.CONTINUATION = Continuation(step_functions, "machine")
+    invocations = NotedCalls(
+        handler.LAMBDA,
+        Invoke=lambda: {"Payload": io.BytesIO(json.dumps(call.answer).encode()), **call.function_error},
     )
 
     def call(name="abort", **changes):
         return handler.lambda_handler(read_event("operator_api", name) | changes, CONTEXT)
 
-    call.function, call.woken, call.handler = handler.LAMBDA, woken, handler
+    call.answer = {"statusCode": 200, "headers": {}, "body": "{}", "isBase64Encoded": False}
+    call.function_error = {}
+    call.passed_on = lambda: [json.loads(asked["Payload"]) for _, asked in invocations.calls]
+    call.executions = NotedCalls(step_functions, StopExecution=dict, StartExecution=dict)
     return call
 
 
 def test_request_is_passed_on_in_the_callers_name(api):
-    assert api() == api.function.answer
-    assert api.function.passed_on == read_event("operate_releases", "abort")
-    assert api.woken == []
+    assert api() == api.answer
+    assert api.passed_on() == [read_event("operate_releases", "abort")]
+    assert api.executions.calls == []
 
 
 @pytest.mark.parametrize("status", [200, 409])
 def test_every_request_is_logged_with_who_asked_for_what_and_the_answer(api, caplog, status):
     caplog.set_level("INFO")
-    api.function.answer = api.function.answer | {"statusCode": status}
+    api.answer["statusCode"] = status
     api()
     [line] = caplog.records
     assert (line.getMessage(), line.caller, line.method, line.status) == ("operator asked", CALLER, "POST", status)
@@ -251,25 +214,27 @@ def test_every_request_is_logged_with_who_asked_for_what_and_the_answer(api, cap
 
 def test_execution_goes_on_where_the_answer_wants_it(api):
     wake = {"release_id": RELEASE_ID, "execution": "arn:e", "is_due": True}
-    answered = api.function.answer
-    api.function.answer = answered | {"wake": wake}
+    answered = api.answer
+    api.answer = answered | {"wake": wake}
     assert api() == answered
-    assert api.woken == [(RELEASE_ID, "arn:e", True)]
+    [(stopped, stop), (started, start)] = api.executions.calls
+    assert (stopped, stop["executionArn"], started) == ("StopExecution", "arn:e", "StartExecution")
+    assert json.loads(start["input"]) == {"registration": {"outcome": "continued", "release_id": RELEASE_ID}}
 
 
 def test_action_is_to_be_repeated_where_no_execution_could_be_started(api):
-    api.function.answer |= {"wake": {"release_id": RELEASE_ID, "execution": "arn:e", "is_due": True}}
+    api.answer |= {"wake": {"release_id": RELEASE_ID, "execution": "arn:e", "is_due": True}}
 
-    def fail(*_, **__):
+    def fail():
         raise EndpointConnectionError(endpoint_url="x")
 
-    api.handler.CONTINUATION.wake = fail
+    api.executions.answers["StartExecution"] = fail
     assert api()["statusCode"] == 503
 
 
 def test_failure_of_the_function_behind_is_told_without_its_trace(api):
-    api.function.function_error = {"FunctionError": "Unhandled"}
-    api.function.answer = {"errorMessage": "boom", "stackTrace": ["secret"]}
+    api.function_error = {"FunctionError": "Unhandled"}
+    api.answer = {"errorMessage": "boom", "stackTrace": ["secret"]}
     answered = api()
     assert answered["statusCode"] == 500
     assert json.loads(answered["body"])["code"] == "operation_failed"
@@ -287,8 +252,9 @@ def in_groups(name, groups):
 
 @pytest.mark.parametrize("groups", ["operator", "viewer,operator", "[viewer operator]", "[operator]"])
 def test_operator_of_the_console_acts_in_his_own_name(api, groups):
-    assert api("abort_from_console", **in_groups("abort_from_console", groups)) == api.function.answer
-    assert api.function.passed_on == read_event("operate_releases", "abort") | {
+    assert api("abort_from_console", **in_groups("abort_from_console", groups)) == api.answer
+    [passed_on] = api.passed_on()
+    assert passed_on == read_event("operate_releases", "abort") | {
         "caller": "cognito:ada:00000000-0000-4000-8000-0000000000aa"
     }
 
@@ -307,38 +273,36 @@ def test_operator_of_the_console_acts_in_his_own_name(api, groups):
 def test_nobody_else_acts(api, groups, code):
     answered = api("abort_from_console", **in_groups("abort_from_console", groups))
     assert (answered["statusCode"], json.loads(answered["body"])["code"]) == (403, code)
-    assert api.function.passed_on is None
+    assert api.passed_on() == []
 
 
 def test_viewer_looks(api):
     look = {"httpMethod": "GET", "resource": "/api/releases", "body": None}
     assert api("abort_from_console", **in_groups("abort_from_console", "viewer"), **look)["statusCode"] == 200
-    assert api.function.passed_on["resource"] == "/releases"
+    assert [passed_on["resource"] for passed_on in api.passed_on()] == ["/releases"]
 
 
 def test_nobody_without_an_identity_is_heard(api):
     context = read_event("operator_api", "abort")["requestContext"]
     context["identity"]["userArn"] = None
     assert api(requestContext=context)["statusCode"] == 403
-    assert api.function.passed_on is None
+    assert api.passed_on() == []
 
 
-def test_rejected_drops_are_listed_without_the_database(api):
-    asked = []
-
-    def list_rejected(**options):
-        asked.append(options)
-        return {"drops": [], "is_complete": True}
-
-    api.handler.REJECTIONS = SimpleNamespace(list_rejected=list_rejected)
-    assert json.loads(api("list_rejected_drops")["body"]) == {"drops": [], "is_complete": True}
-    after = {"after": write_cursor("rejected", 1_790_000_000_000, "0" * 16)}
-    assert api("list_rejected_drops", **query(**after))["statusCode"] == 200
-    assert asked == [
-        {"before": None, "limit": 20},
-        {"before": (1_790_000_000_000, "0" * 16), "limit": 50},
-    ]
-    assert api.function.passed_on is None
+def test_rejected_drops_are_listed_without_the_database(api, s3):
+    stems = {f"app{number}" for number in range(71)}
+    for stem in stems:
+        s3.put_object(Bucket="bucket", Key=f"rejected/{stem}.reason.json", Body=b"{}")
+    # What the event asks for, and as many as there are in a page when nothing is asked for.
+    first = json.loads(api("list_rejected_drops")["body"])
+    second = json.loads(api("list_rejected_drops", **query(after=first["next"]))["body"])
+    third = json.loads(api("list_rejected_drops", **query(after=second["next"], limit="2"))["body"])
+    pages = [[drop["stem"] for drop in page["drops"]] for page in (first, second, third)]
+    assert [len(page) for page in pages] == [20, 50, 1]
+    assert {stem for page in pages for stem in page} == stems
+    assert third["is_complete"]
+    assert "next" not in third
+    assert api.passed_on() == []
 
 
 @pytest.mark.parametrize(

@@ -599,7 +599,7 @@ class OperatorRequest(_Request):
 
 
 class Wake(TypedDict):
-    """The execution that should make way for another one; where not `is_due`, only if it broke."""
+    """The present execution of a release, which another one should replace; where not `is_due`, only if it broke."""
 
     release_id: str
     execution: str

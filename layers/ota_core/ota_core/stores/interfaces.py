@@ -15,10 +15,21 @@ if TYPE_CHECKING:
     from pg8000.native import Connection
 
     from ota_core.formats.byte_range import ByteRange
+    from ota_core.formats.contracts import Wake
     from ota_core.formats.device_status import DeviceStatus
     from ota_core.rules.check_in import Candidate
+    from ota_core.rules.operator_actions import Action
     from ota_core.stores.delivery_store import ReleasedImage, Withdrawn
     from ota_core.stores.image_store import StoredImage
+    from ota_core.stores.operator_documents import (
+        Device,
+        DevicePage,
+        Release,
+        ReleaseDetails,
+        ReleasePage,
+        TaggedDevice,
+        Timeline,
+    )
     from ota_core.stores.release_store import AlreadyReleased, InProgress, NewRelease, Registered
     from ota_core.stores.rollout_store import Advance
     from ota_core.stores.status_store import Recorded
@@ -91,3 +102,27 @@ class Images(Protocol):
     def read(self, image: StoredImage, part: ByteRange) -> bytes | memoryview: ...
 
     def presign(self, image: StoredImage, seconds: int) -> str: ...
+
+
+class Queries(Protocol):
+    """`OperatorQueries`."""
+
+    def list_releases(
+        self, *, product: str | None, state: str | None, before: int | None, limit: int
+    ) -> ReleasePage: ...
+
+    def describe_release(self, release_id: str) -> ReleaseDetails: ...
+
+    def describe_timeline(self, release_id: str) -> Timeline: ...
+
+    def list_devices(self, release_id: str, *, state: str | None, after: str | None, limit: int) -> DevicePage: ...
+
+    def describe_device(self, mac: str, *, before: tuple[datetime, int] | None, limit: int) -> Device: ...
+
+
+class Commands(Protocol):
+    """`OperatorCommands`."""
+
+    def act(self, release_id: str, action: Action, *, wave: int | None, caller: str) -> tuple[Release, Wake | None]: ...
+
+    def replace_tags(self, mac: str, tags: list[str], *, caller: str) -> TaggedDevice: ...

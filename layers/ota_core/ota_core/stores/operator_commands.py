@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ota_core.rules.operator_actions import judge
@@ -12,24 +11,10 @@ from ota_core.stores.operator_queries import SITUATION, find_release, read_relea
 if TYPE_CHECKING:
     from pg8000.native import Connection
 
+    from ota_core.formats.contracts import Wake
     from ota_core.rules.operator_actions import Action
     from ota_core.stores.database import Database
     from ota_core.stores.operator_documents import Release, TaggedDevice
-
-
-@dataclass(frozen=True, slots=True)
-class Wake:
-    """An execution that should go on with a release.
-
-    Attributes:
-        release_id: of the release.
-        execution: ARN of its present execution, which ends.
-        is_due: in any case; else only where the present execution broke.
-    """
-
-    release_id: str
-    execution: str
-    is_due: bool
 
 
 class OperatorCommands:
@@ -71,8 +56,8 @@ class OperatorCommands:
                     details["wave"] = wave
                 _audit(connection, caller, action.value, details, release_id=release_id)
             # An execution that was to go on and never did leaves the one that it was to replace in its place.
-            wake = Wake(release_id, execution, is_due=woken_from == execution) if verdict.needs_execution else None
-            return read_release(connection, release_id), wake
+            wake: Wake = {"release_id": release_id, "execution": execution, "is_due": woken_from == execution}
+            return read_release(connection, release_id), wake if verdict.needs_execution else None
 
         return self._database.transaction(work)
 
