@@ -32,7 +32,7 @@ _FUNCTIONS = {
     "PublishMqtt": ("s3",),
     "AdvanceRollout": _DATABASE,
     "SettleDrop": ("s3",),
-    "OperatorApi": ("lambda", "stepfunctions", "s3"),
+    "AuthorizeOperator": ("lambda", "stepfunctions", "s3"),
     "OperateReleases": _DATABASE,
     "AnnounceFailure": ("events", "sns"),
     "CheckConsistency": (*_DATABASE, "s3"),

@@ -155,7 +155,7 @@ def test_published_release_without_waves_is_aborted(pipeline, operator, product)
 
 def test_abort_that_nobody_went_on_with_is_made_good_by_repeating_it(cloud, pipeline, operator, staged):
     nobody = "arn:aws:states:us-east-1:000000000000:stateMachine:nobody"
-    with pipeline.function_with("OperatorApiFunction", STATE_MACHINE_ARN=nobody):
+    with pipeline.function_with("AuthorizeOperatorFunction", STATE_MACHINE_ARN=nobody):
         assert operator.act(staged, "abort").status_code == 503
     assert (state_of(operator, staged, "is_aborted"), state_of(operator, staged, "state")) == (True, "rolling_out")
     assert operator.act(staged, "abort").status_code == 200

@@ -25,7 +25,7 @@ def test_pure_rooms_never_read_the_clock_or_open_a_file(project, room):
     ("function", "forbidden"),
     [
         ("serve_console", {"boto3", "pg8000"}),
-        ("operator_api", {"pg8000"}),
+        ("authorize_operator", {"pg8000"}),
         ("publish_mqtt", {"pg8000"}),
         ("settle_drop", {"pg8000"}),
         ("validate_signature", {"pg8000"}),

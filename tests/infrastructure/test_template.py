@@ -178,7 +178,7 @@ def test_people_sign_in_to_the_console_without_a_secret_and_are_made_by_nobody_b
 
 
 def test_console_reads_reasons_of_rejections_and_nothing_else_in_the_bucket(resources):
-    statements = statements_of(resources, resources["OperatorApiRole"])
+    statements = statements_of(resources, resources["AuthorizeOperatorRole"])
     granted = {
         action: statement
         for statement in statements

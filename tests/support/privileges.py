@@ -84,7 +84,7 @@ ALLOWED: dict[str, dict[str, tuple[str, ...]]] = {
         "sqs:ReceiveMessage": ("statuses",),
         "sqs:DeleteMessage": ("statuses",),
     },
-    "OperatorApiRole": {
+    "AuthorizeOperatorRole": {
         **_LOGS,
         "s3:GetObject": ("a reason",),
         "s3:ListBucket": ("rejected",),

@@ -177,7 +177,11 @@ def test_outage_of_the_database_is_told_as_one_that_passes(operate):
 @pytest.fixture
 def api(aws, monkeypatch):
     handler = load_handler(
-        "operator_api", monkeypatch, BUCKET="bucket", OPERATE_RELEASES_FUNCTION="operate", STATE_MACHINE_ARN="machine"
+        "authorize_operator",
+        monkeypatch,
+        BUCKET="bucket",
+        OPERATE_RELEASES_FUNCTION="operate",
+        STATE_MACHINE_ARN="machine",
     )
     step_functions = boto3.client("stepfunctions")
     handler.CONTINUATION = Continuation(step_functions, "machine")
@@ -187,7 +191,7 @@ def api(aws, monkeypatch):
     )
 
     def call(name="abort", **changes):
-        return handler.lambda_handler(read_event("operator_api", name) | changes, CONTEXT)
+        return handler.lambda_handler(read_event("authorize_operator", name) | changes, CONTEXT)
 
     call.answer = {"statusCode": 200, "headers": {}, "body": "{}", "isBase64Encoded": False}
     call.function_error = {}
@@ -243,7 +247,7 @@ def test_failure_of_the_function_behind_is_told_without_its_trace(api):
 
 def in_groups(name, groups):
     """A console's event of a user whose groups API Gateway tells so."""
-    context = read_event("operator_api", name)["requestContext"]
+    context = read_event("authorize_operator", name)["requestContext"]
     claims = {**context["authorizer"]["claims"], "cognito:groups": groups}
     if groups is None:
         del claims["cognito:groups"]
@@ -283,7 +287,7 @@ def test_viewer_looks(api):
 
 
 def test_nobody_without_an_identity_is_heard(api):
-    context = read_event("operator_api", "abort")["requestContext"]
+    context = read_event("authorize_operator", "abort")["requestContext"]
     context["identity"]["userArn"] = None
     assert api(requestContext=context)["statusCode"] == 403
     assert api.passed_on() == []

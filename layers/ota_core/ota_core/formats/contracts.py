@@ -554,7 +554,7 @@ class CustomResourceRequest(TypedDict):
     OldResourceProperties: NotRequired[dict[str, Any]]
 
 
-# --- HTTP: API Gateway's Lambda proxy integration, and OperateReleases behind OperatorApi -----------------------------
+# --- HTTP: API Gateway's Lambda proxy integration, and OperateReleases behind AuthorizeOperator -----------------------------
 
 
 class _Request(TypedDict):
@@ -593,7 +593,7 @@ class ApiAnswer(_Answer):
 
 
 class OperatorRequest(_Request):
-    """What OperatorApi passes on: a request that `caller` may make, an ARN or `cognito:<user name>:<sub>`."""
+    """What AuthorizeOperator passes on: a request that `caller` may make, an ARN or `cognito:<user name>:<sub>`."""
 
     caller: str
 
@@ -608,7 +608,7 @@ class Wake(TypedDict):
 
 @final
 class AnswerWithWake(_Answer):
-    """An answer to the operator, and what OperatorApi does before it passes the rest on."""
+    """An answer to the operator, and what AuthorizeOperator does before it passes the rest on."""
 
     wake: Wake
 
