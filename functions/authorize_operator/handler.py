@@ -1,4 +1,4 @@
-"""AuthorizeOperator: authorises an operator's request, passes it on to OperateReleases, and wakes an execution if needed.
+"""AuthorizeOperator: whether an operator may make a request; passes it on to OperateReleases, and wakes executions.
 
 OperateReleases reaches PostgreSQL and nothing else; this function reaches everything but PostgreSQL. Two APIs call it:
 one authorised by IAM, and the console's, authorised by Cognito, whose users' groups are checked here.

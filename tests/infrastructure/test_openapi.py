@@ -81,7 +81,7 @@ def test_api_may_call_each_function_for_its_path_only(operations, resources, api
 
 
 def test_console_may_call_the_operators_function_under_api_only(resources):
-    granted = resources["ConsoleOperatorApiPermission"]["Properties"]
+    granted = resources["ConsoleAuthorizeOperatorPermission"]["Properties"]
     assert granted["FunctionName"] == {"Ref": "AuthorizeOperatorFunction"}
     assert granted["SourceArn"]["Fn::Sub"].endswith("${ConsoleApi}/console/*/api/*")
     granted = resources["ServeConsolePermission"]["Properties"]

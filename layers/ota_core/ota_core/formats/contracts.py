@@ -554,7 +554,7 @@ class CustomResourceRequest(TypedDict):
     OldResourceProperties: NotRequired[dict[str, Any]]
 
 
-# --- HTTP: API Gateway's Lambda proxy integration, and OperateReleases behind AuthorizeOperator -----------------------------
+# --- HTTP: API Gateway's Lambda proxy integration, and OperateReleases behind AuthorizeOperator -----------------------
 
 
 class _Request(TypedDict):
