@@ -1,8 +1,7 @@
 """Publishing to devices through AWS IoT Core's data endpoint.
 
-Source: https://docs.aws.amazon.com/iot/latest/apireference/API_iotdata_Publish.html. One request is small and there are
-as many as devices, so they are written here: the SDK takes ten times the processor time, which is most of what telling
-a fleet costs.
+Source: https://docs.aws.amazon.com/iot/latest/apireference/API_iotdata_Publish.html. A request is small and there is one
+per device, so they are written here: urllib3 takes three times the CPU (docs/adr/0013-publishing-over-http.md).
 """
 
 from __future__ import annotations
