@@ -1,7 +1,7 @@
 """Publishing to devices through AWS IoT Core's data endpoint.
 
-Source: https://docs.aws.amazon.com/iot/latest/apireference/API_iotdata_Publish.html. A request is small and there is one
-per device, so they are written here: urllib3 takes three times the CPU (docs/adr/0013-publishing-over-http.md).
+Source: https://docs.aws.amazon.com/iot/latest/apireference/API_iotdata_Publish.html. A request is small, and there is
+one per device, so they are written here: urllib3 takes three times the CPU (docs/adr/0013-publishing-over-http.md).
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class _Publisher:
             try:
                 answer = connection.exchange(self._request(path), self._payload)
             except (OSError, _NoAnswer) as error:
-                failure = f"is not to be reached ({error!r})"
+                failure = f"could not be reached ({error!r})"
             else:
                 if answer.status < 300:
                     return
@@ -165,7 +165,7 @@ class _Publisher:
         raise MessageNotPublished(
             "message_not_published",
             f"AWS IoT Core {failure} when a message to {topic} was published; expected 200. "
-            "Mend the cause, then redrive the execution.",
+            "Fix the cause, then redrive the execution.",
         )
 
     def _request(self, path: str) -> bytes:
