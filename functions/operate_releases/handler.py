@@ -1,7 +1,6 @@
 """OperateReleases: what operators see of releases and devices, and what they do to them.
 
-The event is API Gateway's, with the caller's identity in `caller`; the function that invokes this one has checked that
-the caller may make the request. An answer may contain `wake`: an execution that should continue a release.
+The function that invokes this one has checked that the caller may make the request.
 """
 
 from __future__ import annotations

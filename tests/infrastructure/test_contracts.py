@@ -4,9 +4,11 @@ import ast
 import copy
 import json
 import re
+from typing import get_args, get_type_hints
 
 import pytest
 from ota_core.formats import contracts
+from ota_core.rules.release_state import ReleaseState
 from support.state_machine_types import PROJECT, Misfit, Walk, check_document, contracts_of
 from typeguard import TypeCheckError
 
@@ -100,6 +102,11 @@ def test_document_that_breaks_its_contract_is_refused(change):
     good = event("register_metadata", "new_release")
     with pytest.raises(TypeCheckError):
         check_document(change(good), contracts.RegisterRelease)
+
+
+def test_drop_that_became_a_release_has_a_state_of_releases():
+    states = set(get_args(get_type_hints(contracts.DropOutcome)["state"]))
+    assert states - {"repeated"} <= set(ReleaseState)
 
 
 def test_no_function_waits_for_the_types_to_load():

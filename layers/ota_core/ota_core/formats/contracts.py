@@ -2,9 +2,10 @@
 
 The state machine carries these documents from one function to the next, so no import shows who relies on which field.
 Mypy holds the handlers to them; tests/infrastructure/test_contracts.py, the state machine and the files in `events/`.
-A function that answers in several ways names them apart by `outcome`, `step` or `settled`.
+Where a function has several answers, `outcome`, `step` or `settled` tells them apart.
 
-Execution names are ARNs; times are RFC 3339 in UTC; digests are SHA-256 in hex.
+An `execution` is an ARN, times are RFC 3339 in UTC, digests are SHA-256 in hex. Functions import this module for type
+checking only, so that no cold start waits for it.
 """
 
 from typing import Any, Literal, NotRequired, TypedDict, final
