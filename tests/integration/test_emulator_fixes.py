@@ -397,6 +397,7 @@ FIXES = {
     retries_as_the_retrier_says: ["stepfunctions._find_matching_retrier"],
 }
 INNER_FIXES = {
+    "pauses_a_connection_that_asyncio_reads": ["iot._MtlsAcceptor.connection_made"],
     "remembers_the_policies_of_thousands_of_devices": ["iot._parsed_iot_policy"],
     "matches_a_message_with_few_of_many_subscriptions": ["iot._subscriptions", "iot.broker_publish"],
     "ends_a_subscription_without_a_look_at_the_others": ["iot.broker_unsubscribe"],

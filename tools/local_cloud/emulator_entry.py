@@ -12,7 +12,6 @@ import html
 import json
 import random
 import re
-import sys
 import tempfile
 import threading
 import types
@@ -30,17 +29,6 @@ from ministack.core import iam_actions, lambda_runtime
 from ministack.services import apigateway_v1, cognito, iot, rds, rds_data, s3, secretsmanager, sqs, stepfunctions
 from ministack.services.cloudformation import provisioners
 
-if sys.version_info < (3, 11, 7):  # the first version with which it is known to work
-    # The emulator pauses reading until TLS begins, before asyncio has started to read. Debian 12's Python, 3.11.2,
-    # forgets such a pause, and the ClientHello is lost.
-    _accept_mqtt = iot._MtlsAcceptor.connection_made  # noqa: SLF001
-
-    def _accept_mqtt_once_it_is_read(acceptor: Any, transport: Any) -> None:
-        """Let the emulator pause reading only after asyncio has started to read."""
-        asyncio.get_running_loop().call_soon(_accept_mqtt, acceptor, transport)
-
-    iot._MtlsAcceptor.connection_made = _accept_mqtt_once_it_is_read  # noqa: SLF001
-
 # ministack 1.5.33 serves MQTT on every interface, whatever BIND_HOST says.
 _create_server = BaseEventLoop.create_server
 
@@ -54,6 +42,18 @@ async def _create_server_on_loopback(
 
 
 BaseEventLoop.create_server = _create_server_on_loopback  # type: ignore[assignment, method-assign]
+
+# ministack 1.5.33 pauses reading until TLS begins, before asyncio has started to read. Debian 12's Python, 3.11.2,
+# forgets such a pause, and the ClientHello is lost.
+_accept_mqtt = iot._MtlsAcceptor.connection_made  # noqa: SLF001
+
+
+def _accept_mqtt_once_it_is_read(acceptor: Any, transport: Any) -> None:
+    """Let the emulator pause reading only after asyncio has started to read."""
+    asyncio.get_running_loop().call_soon(_accept_mqtt, acceptor, transport)
+
+
+iot._MtlsAcceptor.connection_made = _accept_mqtt_once_it_is_read  # noqa: SLF001
 
 # ministack 1.5.33 leaves the groups out of tokens that a refresh token brings.
 _fake_token = cognito._fake_token  # noqa: SLF001
