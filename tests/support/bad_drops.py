@@ -154,7 +154,7 @@ CASES = {
     "image sha256 wrong": Case(
         Code.IMAGE_SHA256_MISMATCH, "SHA-256", drop_with(image=lambda drop: with_byte(drop.image, 400, FLIPPED))
     ),
-    "image signature wrong": Case(Code.IMAGE_SIGNATURE_INVALID, "does not fit the image", image_signed_by_another),
+    "image signature wrong": Case(Code.IMAGE_SIGNATURE_INVALID, "does not match the image", image_signed_by_another),
     "image not esp": Case(Code.IMAGE_NOT_ESP, "0x7F", drop_of(image=b"\x7fELF" + bytes(400))),
     "image no app": Case(Code.IMAGE_NOT_APP, "no app descriptor", drop_of(image=app_image(descriptor=False))),
     "image for another chip": Case(Code.IMAGE_WRONG_CHIP, "esp32c6", drop_of(image=app_image(chip="esp32c6"))),

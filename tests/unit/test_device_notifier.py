@@ -138,7 +138,7 @@ def test_answer_that_ends_its_connection_is_taken_and_the_next_message_gets_anot
 
 def test_message_that_is_refused_for_good_fails_the_batch(notifier, broker, instant):
     broker.answers = [refusal(403, "ForbiddenException")]
-    with pytest.raises(MessageNotPublished, match="403 ForbiddenException when a message to /u/1 was published"):
+    with pytest.raises(MessageNotPublished, match="403 ForbiddenException while publishing a message to /u/1"):
         notifier.publish(["/u/1", "/u/2"], b"", retain=False)
     assert broker.topics == ["%2Fu%2F1"], "no more were begun"
 

@@ -96,7 +96,7 @@ MUTATIONS = {
     "segment longer than the file": (
         with_hash(with_byte(IMAGE, FIRST_LENGTH + 3, 0xFF)),
         RejectionCode.IMAGE_TRUNCATED,
-        "segment 1's end",
+        "the end of segment 1",
     ),
     "cut in a segment": (IMAGE[:2000], RejectionCode.IMAGE_TRUNCATED, "ends after 2000 bytes"),
     "cut in a segment's header": (IMAGE[: HEADER_BYTES + 5], RejectionCode.IMAGE_TRUNCATED, "the header of segment 1"),

@@ -66,7 +66,7 @@ class OtaError(Exception):
 
 
 class DropRejected(OtaError):  # noqa: N818 - the design's word for it
-    """The drop itself is at fault: it must be moved to `rejected/` and change nothing else."""
+    """The drop itself is at fault: it must be moved to `rejected/` and must change nothing else."""
 
     def __init__(self, code: RejectionCode, *, seen: str, expected: str, remedy: str) -> None:
         super().__init__(code.value, f"{seen}; expected {expected}. {remedy}")

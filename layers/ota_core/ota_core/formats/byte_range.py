@@ -1,7 +1,7 @@
 """Byte ranges: which part of an image a request asks for (RFC 9110 section 14).
 
-Of several ranges in one header the first that can be satisfied is answered, as a single part: a 206 describes itself,
-and a server may send a subset of what was asked for (section 15.3.7). No multipart answers, which no device reads.
+If a header asks for several ranges, only the first that can be satisfied is sent: a 206 describes itself, and a server
+may send a subset of what was requested (section 15.3.7). Multipart answers are not needed; no device reads them.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from dataclasses import dataclass
 _RANGES_SPECIFIER = re.compile(r"bytes=(.*)", re.IGNORECASE | re.ASCII | re.DOTALL)
 # Section 14.1.2: an int-range or a suffix-range. Digits are ASCII.
 _RANGE_SPEC = re.compile(r"(?P<first>[0-9]+)-(?P<last>[0-9]*)|-(?P<suffix>[0-9]+)")
-# A server may ignore any Range (section 14.2); no client needs more, and it bounds what the integers cost.
+# A server may ignore any Range (section 14.2). No client needs a longer one, and the limit bounds the cost of parsing.
 MAX_HEADER_CHARS = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class ByteRange:
-    """Part of an image: the offsets of its first and its last byte."""
+    """Part of an image: the offsets of its first and last byte."""
 
     first: int
     last: int
 
     @property
     def size(self) -> int:
-        """Bytes in it."""
+        """The number of bytes."""
         return self.last - self.first + 1
 
     def content_range(self, complete_length: int) -> str:
@@ -36,7 +36,7 @@ class ByteRange:
 
 @dataclass(frozen=True, slots=True)
 class Unsatisfiable:
-    """The ranges asked for lie all outside the image: 416 (section 15.5.17)."""
+    """All requested ranges lie outside the image: 416 (section 15.5.17)."""
 
 
 def requested_range(header: str | None, complete_length: int) -> ByteRange | Unsatisfiable | None:
@@ -47,15 +47,15 @@ def requested_range(header: str | None, complete_length: int) -> ByteRange | Uns
         complete_length: the image's size in bytes, at least 1.
 
     Returns:
-        The part, cut at the image's end; None where the header is missing, malformed or of another unit, and must
-        be ignored (section 14.2).
+        The part, cut at the image's end; None if the header is missing, malformed or in another unit, and must be
+        ignored (section 14.2).
     """
     if header is None or len(header) > MAX_HEADER_CHARS:
         return None
     specifier = _RANGES_SPECIFIER.fullmatch(header.strip(" \t"))
     if specifier is None:
         return None
-    # Section 5.6.1.2: empty elements of a list count for nothing.
+    # Section 5.6.1.2: empty list elements are ignored.
     specs = [spec for element in specifier[1].split(",") if (spec := element.strip(" \t"))]
     if not specs:
         return None
@@ -69,7 +69,7 @@ def requested_range(header: str | None, complete_length: int) -> ByteRange | Uns
         else:
             first = int(match["first"])
             last = int(match["last"]) if match["last"] else max(first, complete_length - 1)
-            if last < first:  # Invalid, and then the whole header is (section 14.1.1).
+            if last < first:  # This makes the whole header invalid (section 14.1.1).
                 return None
         if answer is None and first < complete_length:
             answer = ByteRange(first, min(last, complete_length - 1))

@@ -1,8 +1,7 @@
-"""What a device says of a release: the status message, and the states that a device passes.
+"""What a device says about a release: the status message, and the states that a device goes through.
 
 A device's state in a release is the highest that it ever reported. Taking the highest is idempotent and does not depend
-on the order, so duplicates and late messages can do no harm; a device that fails and succeeds at a later try ends as
-installed.
+on order, so duplicates and late messages do no harm; a device that fails and later succeeds ends as installed.
 """
 
 from __future__ import annotations
@@ -58,21 +57,21 @@ REASONS = frozenset(
     self_test_timed_out self_test_failed boot_failed
     """.split()  # noqa: SIM905 - a line for each would be long
 )
-# Why a device rejects a release that it has no need of: it runs this version, or a newer one. That is no failure.
+# Reasons of a device that does not need the release: it runs this version or a newer one. These are not failures.
 NOT_NEEDED = frozenset({"version_not_newer", "sequence_not_newer"})
 
 
 class DeviceStatus(NamedTuple):
-    """One status message: a tuple, because there are many and a tuple is made in half the time.
+    """One status message: a tuple, because there are many and creating a tuple takes half the time.
 
     Attributes:
-        mac: of the device whose topic it came on.
+        mac: of the device on whose topic it arrived.
         release_id: which release it is about.
         state: what the device does.
-        progress: percent of the image, where the device says it.
-        reason: a code of the device's, for refusals and failures.
-        running_version: what the device runs now, where it says it.
-        received_at: when the broker had it; aware.
+        progress: percent of the image, if the device says it.
+        reason: the device's code for a refusal or failure.
+        running_version: what the device runs now, if it says it.
+        received_at: when the broker received it; aware.
     """
 
     mac: str
@@ -85,39 +84,39 @@ class DeviceStatus(NamedTuple):
 
     @property
     def failure(self) -> str | None:
-        """Why the device counts as failed: one of REASONS, or `other`. None where it does not."""
+        """Why the device counts as failed: one of REASONS, or `other`. None if it does not."""
         if not counts_as_failed(self.state, self.reason):
             return None
         return self.reason if self.reason in REASONS else "other"
 
 
 def counts_as_failed(state: DeviceState, reason: str | None) -> bool:
-    """Whether a device with this state and reason is a failure of its release, which may stop itself for it.
+    """Whether a device with this state and reason counts as a failure, which can make its release stop itself.
 
-    PostgreSQL has a function of the same name (migration 0008). `tests/vectors/counts_as_failed.json` holds both.
+    PostgreSQL has a function of the same name (migration 0008). `tests/vectors/counts_as_failed.json` tests both.
     """
     return state in FAILING and not (state is DeviceState.REJECTED and reason in NOT_NEEDED)
 
 
 class StatusRefused(OtaError):  # noqa: N818 - a refusal, as DropRejected is a rejection
-    """A message that is no status; it is counted, logged and dropped. `mac` is the device's, where it is known."""
+    """A message that is not a status; it is counted, logged and dropped. `mac` is the device's, if known."""
 
     mac: str | None = None
 
 
 def read_queued(body: str, queued_at: float) -> DeviceStatus:
-    """Read what the IoT rule put into the queue, or what AWS IoT put into the dead-letter queue instead of it.
+    """Read what the IoT rule put into the queue, or what AWS IoT put into the dead-letter queue instead.
 
-    The second (https://docs.aws.amazon.com/iot/latest/developerguide/rule-error-handling.html) comes here when the
+    The latter (https://docs.aws.amazon.com/iot/latest/developerguide/rule-error-handling.html) arrives here when the
     dead-letter queue is redriven.
 
     Args:
         body: the queue's message, `{"topic", "payload", "received_at"}` with the payload in base64 and milliseconds
             since 1970, or `{"topic", "base64OriginalPayload", ...}`.
-        queued_at: when the queue had it, in milliseconds since 1970.
+        queued_at: when the queue received it, in milliseconds since 1970.
 
     Raises:
-        StatusRefused: anything else than a status.
+        StatusRefused: not a status.
     """
     try:
         document = strict_json.loads(body.encode())
@@ -126,22 +125,22 @@ def read_queued(body: str, queued_at: float) -> DeviceStatus:
         received_at = _EPOCH + timedelta(milliseconds=milliseconds)
         return parse_status(document["topic"], base64.b64decode(payload, validate=True), received_at)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise StatusRefused("status_event_malformed", f"No event of the rule: {error!r}.") from error
+        raise StatusRefused("status_event_malformed", f"Not an event of the IoT rule: {error!r}.") from error
 
 
 def parse_status(topic: str, payload: bytes, received_at: datetime) -> DeviceStatus:
     """Read a message that arrived on `<prefix>/<MAC>/status`.
 
     The broker lets a device publish for its own MAC only, so the topic says whose status it is. A device that has
-    installed a release runs its version, also where it does not say so.
+    installed a release runs its version, even if it does not say so.
 
     Raises:
-        StatusRefused: anything else than a status.
+        StatusRefused: not a status.
     """
     mac = topic.removesuffix("/status").rpartition("/")[2]
-    # In one spelling only: a thing that is named by another would speak for this device.
+    # Only one spelling is accepted: a thing named in another one could speak for this device.
     if normalise_mac(mac) != mac:
-        raise StatusRefused("status_topic_invalid", f"The topic {topic[:100]!r} names no MAC as devices write theirs.")
+        raise StatusRefused("status_topic_invalid", f"The topic {topic[:100]!r} has no MAC such as AA:BB:CC:DD:EE:FF.")
     try:
         return _parse_payload(mac, payload, received_at)
     except StatusRefused as refusal:
@@ -151,7 +150,9 @@ def parse_status(topic: str, payload: bytes, received_at: datetime) -> DeviceSta
 
 def _parse_payload(mac: str, payload: bytes, received_at: datetime) -> DeviceStatus:
     if len(payload) > MAX_STATUS_BYTES:
-        raise StatusRefused("status_too_large", f"{len(payload)} bytes; at most {MAX_STATUS_BYTES} are a status.")
+        raise StatusRefused(
+            "status_too_large", f"The payload has {len(payload)} bytes; expected at most {MAX_STATUS_BYTES}."
+        )
     try:
         document = strict_json.loads(payload)
     except ValueError as error:
@@ -179,12 +180,12 @@ def _parse_payload(mac: str, payload: bytes, received_at: datetime) -> DeviceSta
 
 
 def _text(fields: Fields, name: str) -> str | None:
-    """A text; None where it is missing, null or empty, which devices write for what they do not know."""
+    """A text; None if it is missing, null or empty, which devices write for what they do not know."""
     if fields.value(name) in (None, ""):
         return None
     text = fields.take(name, str)
     if len(text) > _MAX_TEXT_CHARS or "\0" in text:
-        raise _malformed(f"{name!r} has {len(text)} characters", f"at most {_MAX_TEXT_CHARS}, none of which is NUL")
+        raise _malformed(f"{name!r} has {len(text)} characters", f"at most {_MAX_TEXT_CHARS}, without NUL")
     return text
 
 

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 PAYLOAD_TYPE = "application/vnd.esp32-ota.manifest+json"
 MAX_ENVELOPE_BYTES = 1024 * 1024
 MIN_KEY_BITS = 2048
-# Devices have room for the signatures of no larger one (firmware's ota/signature_verifier.hpp).
+# Devices have no room for the signatures of a larger key (firmware's ota/signature_verifier.hpp).
 MAX_KEY_BITS = 4096
-# Devices look at this many (firmware's ota/envelope.hpp), and each one costs a key look-up.
+# Devices read this many (firmware's ota/envelope.hpp), and each one costs a key look-up.
 MAX_SIGNATURES = 4
 
 _KEYID = re.compile(r"[0-9a-f]{64}")
@@ -64,7 +64,7 @@ def keyid_of(public_key: rsa.RSAPublicKey) -> str:
 
 
 def is_keyid(text: str) -> bool:
-    """Whether the text has the form of a keyid, and so may be part of a parameter's name."""
+    """Whether the text has the form of a keyid, so that it can safely be part of a parameter's name."""
     return _KEYID.fullmatch(text) is not None
 
 
@@ -74,7 +74,7 @@ def verify_signature(public_key: rsa.RSAPublicKey, signature: bytes, message: by
 
 
 def verify_digest(public_key: rsa.RSAPublicKey, signature: bytes, digest: bytes) -> bool:
-    """`verify_signature` of a message of which the SHA-256 is at hand."""
+    """`verify_signature` for a message whose SHA-256 is already known."""
     try:
         public_key.verify(signature, digest, padding.PKCS1v15(), Prehashed(hashes.SHA256()))
     except InvalidSignature:
@@ -97,16 +97,16 @@ def seal(payload: bytes, signatures: list[tuple[str, bytes]]) -> bytes:
 
 
 def compact(envelope: bytes) -> bytes:
-    """An envelope without what is neither signed nor a signature, in base64's standard alphabet.
+    """An envelope reduced to its payload and signatures, in base64's standard alphabet.
 
     Raises:
-        DropRejected: it is no DSSE envelope of ours.
+        DropRejected: not a DSSE envelope with our payload type.
     """
     return seal(*parse(envelope))
 
 
 def payload_of(envelope: str) -> bytes:
-    """What an envelope that was opened before holds. Proves nothing by itself."""
+    """The payload of an envelope that was verified before; nothing is verified here."""
     return parse(envelope.encode())[0]
 
 
@@ -115,16 +115,16 @@ def open_envelope(
     trusted_key: Callable[[str], rsa.RSAPublicKey | None],
     was_trusted: Callable[[str], bool] = lambda _: False,
 ) -> OpenedEnvelope:
-    """Check an envelope and give back what was signed. Nothing of the payload is parsed.
+    """Verify an envelope and return what was signed, without parsing the payload.
 
     One good signature by a trusted key suffices (DSSE: threshold 1), so that a release can be signed with the old
     and the new key while keys are being rotated.
 
     Args:
         raw: the envelope's bytes, at most `MAX_ENVELOPE_BYTES`.
-        trusted_key: the trusted public key of a keyid, or None. A keyid is only a hint: it is asked for only in the
-            right form, and the answer is checked against it.
-        was_trusted: whether a key that is not trusted once was, so that the reason can say that it was revoked.
+        trusted_key: returns the trusted public key for a keyid, or None. A keyid is only a hint: it is looked up only
+            if it has the right form, and the key is checked against it.
+        was_trusted: whether an untrusted key was trusted before, so that the reason can say that it was revoked.
 
     Raises:
         DropRejected: with the most telling reason among the signatures.
@@ -143,17 +143,17 @@ def open_envelope(
             reasons.append(_bad_signature(keyid))
         else:
             return OpenedEnvelope(payload, keyid, public_key)
-    # A signature that a trusted key did not make tells more than a key nobody knows.
+    # A bad signature by a trusted key says more than an unknown key.
     raise max(reasons, key=lambda reason: reason.rejection_code is not RejectionCode.KEY_UNKNOWN)
 
 
 def parse(raw: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
     """Take an envelope apart without checking its signatures: the payload, and (keyid, signature) pairs.
 
-    Unknown members are ignored, as DSSE wants it.
+    Unknown members are ignored, as DSSE requires.
 
     Raises:
-        DropRejected: it is no DSSE envelope of ours.
+        DropRejected: not a DSSE envelope with our payload type.
     """
     if len(raw) > MAX_ENVELOPE_BYTES:
         raise envelope_too_large(len(raw))
@@ -190,7 +190,7 @@ def parse(raw: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
 
 
 def _signature(fields: Fields) -> tuple[str, bytes]:
-    # DSSE has an unset keyid as the empty one: a key that nobody knows.
+    # DSSE equates a missing keyid with an empty one, which matches no key.
     return fields.take("keyid", str, default=""), _base64(fields.take("sig", str), "sig")
 
 
@@ -212,12 +212,12 @@ def _malformed(seen: str, expected: str) -> DropRejected:
 
 
 def envelope_too_large(size: int) -> DropRejected:
-    """The rejection of a manifest file of so many bytes."""
+    """The rejection of a manifest file of this size."""
     return DropRejected(
         RejectionCode.ENVELOPE_TOO_LARGE,
         seen=f"the manifest file has {size} bytes",
         expected=f"at most {MAX_ENVELOPE_BYTES}",
-        remedy="Name many devices in a targets file: `ota-sign sign --target` writes one.",
+        remedy="List the devices in a targets file: `ota-sign sign --target` writes one.",
     )
 
 
@@ -225,7 +225,7 @@ def _unknown_key(keyid: str) -> DropRejected:
     return DropRejected(
         RejectionCode.KEY_UNKNOWN,
         seen=f"the manifest is signed by key {keyid[:64]!r}, which is not trusted",
-        expected="a signature by a key under the stack's trusted-keys parameters",
+        expected="a signature by one of the keys in the stack's trusted-keys parameters",
         remedy="Sign with a trusted key, or add this key's public half to the trusted keys.",
     )
 
@@ -234,7 +234,7 @@ def _revoked_key(keyid: str) -> DropRejected:
     return DropRejected(
         RejectionCode.KEY_REVOKED,
         seen=f"the manifest is signed by key {keyid}, which is no longer trusted",
-        expected="a signature by a key under the stack's trusted-keys parameters",
+        expected="a signature by one of the keys in the stack's trusted-keys parameters",
         remedy="Sign with a trusted key.",
     )
 
@@ -251,7 +251,7 @@ def _wrong_size(keyid: str, bits: int) -> DropRejected:
 def _bad_signature(keyid: str) -> DropRejected:
     return DropRejected(
         RejectionCode.SIGNATURE_INVALID,
-        seen=f"the signature by key {keyid} does not fit the payload",
-        expected="the very payload that was signed",
+        seen=f"the signature by key {keyid} does not match the payload",
+        expected="the exact payload that was signed",
         remedy=f"The manifest was changed after signing. {_RE_SIGN}.",
     )

@@ -46,7 +46,7 @@ _REBUILD = "Build the firmware again and sign the .bin that the build wrote."
 
 @dataclass(frozen=True, slots=True)
 class EspImage:
-    """What an application image says of itself.
+    """What an application image says about itself.
 
     Attributes:
         chip: a key of `CHIP_IDS`.
@@ -106,7 +106,7 @@ def inspect(image: bytes) -> EspImage:
 
 
 def check_fits_slot(size: int, slot_bytes: int) -> None:
-    """Refuse an image of more bytes than the OTA slot holds.
+    """Refuse an image that is larger than the OTA slot.
 
     Raises:
         DropRejected: IMAGE_TOO_LARGE.
@@ -135,14 +135,16 @@ def _walk_segments(image: bytes, segment_count: int) -> tuple[int, int]:
                 RejectionCode.IMAGE_NOT_ESP, f"segment {number} has {length} bytes", "a multiple of 4 bytes"
             )
         if offset + length > len(image):
-            raise _truncated(f"it ends after {len(image)} bytes", f"{offset + length} up to segment {number}'s end")
+            raise _truncated(
+                f"it ends after {len(image)} bytes", f"{offset + length} up to the end of segment {number}"
+            )
         checksum ^= _xor_of_bytes(view[offset : offset + length])
         offset += length
     return offset, checksum
 
 
 def _xor_of_bytes(data: memoryview) -> int:
-    """XOR of all bytes: block by block as big integers, and then that block in halves.
+    """XOR of all bytes: block by block as big integers, then the result is folded in halves.
 
     Fifty times as fast as a loop over the bytes.
     """

@@ -1,4 +1,4 @@
-"""Reads the fields of a JSON object. What is wrong with one is said in one way, whatever the document is."""
+"""Reads the fields of a JSON object, and words their errors the same way for every document."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _Value = TypeVar("_Value")
 class Fields:
     """Takes typed fields out of a JSON object.
 
-    Every error is what `reject(seen, expected)` gives: each document has an error of its own.
+    Errors come from `reject(seen, expected)`, because each document has its own.
     """
 
     __slots__ = ("_document", "_reject", "_where")
 
-    def __init__(self, document: Any, where: str, reject: Callable[[str, str], Exception]) -> None:  # noqa: ANN401 - whatever JSON holds
-        """Args: where: what the document is, as messages name it: `the manifest`, `'firmware'`."""
+    def __init__(self, document: Any, where: str, reject: Callable[[str, str], Exception]) -> None:  # noqa: ANN401 - any JSON value
+        """Args: where: how messages name the document: `the manifest`, `'firmware'`."""
         if not isinstance(document, dict):
             raise reject(f"{where} is {strict_json.kind_of(document)}", "a JSON object")
         self._document = document
@@ -44,12 +44,12 @@ class Fields:
                 f"only {', '.join(required + optional)}",
             )
 
-    def value(self, name: str) -> Any:  # noqa: ANN401 - whatever JSON holds
-        """A field of any kind; None where it is missing."""
+    def value(self, name: str) -> Any:  # noqa: ANN401 - any JSON value
+        """A field of any kind; None if it is missing."""
         return self._document.get(name)
 
     def take(self, name: str, kind: type[_Value], default: _Value | None = None) -> _Value:
-        """A field of this kind; `default` where it is missing, unless there is none."""
+        """A field of this kind; `default`, if there is one, replaces a missing field."""
         value = self._document.get(name)
         # bool is an int in Python, but not in JSON.
         if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
@@ -75,7 +75,7 @@ class Fields:
         return float(value)
 
     def matching(self, name: str, pattern: re.Pattern[str], expected: str) -> str:
-        """A string that the pattern describes; `expected` says it for people."""
+        """A string that matches the pattern, which `expected` describes for people."""
         value = self.take(name, str)
         if pattern.fullmatch(value) is None:
             raise self._reject(f"{name!r} is {value[:80]!r}", expected)

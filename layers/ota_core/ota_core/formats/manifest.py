@@ -1,4 +1,4 @@
-"""The signed manifest: what a release is, in the words of its signer."""
+"""The signed manifest: what a release is, as its signer describes it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MAX_CHANGELOG_CHARS = 4096
 MAX_SEQUENCE = 2**53 - 1
 
 PRODUCT_RULE = "lower-case letters, digits and dashes, at most 63; not 'status'"
-# Not "status": <prefix>/product/status would be a topic of statuses.
+# Not "status": <prefix>/product/status would be a status topic.
 _PRODUCT = re.compile(r"(?!status$)[a-z0-9][a-z0-9-]{0,62}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _REQUIRED = ("schema", "product", "version", "sequence", "expires", "changelog", "chip", "firmware", "targets")
@@ -47,14 +47,14 @@ class Manifest:
         product: which product line the firmware is for.
         version: SemVer 2.0.0, or `auto` for the next patch.
         sequence: rises with every manifest of a product.
-        expires: aware; after it the manifest is refused.
+        expires: aware; from then on the manifest is refused.
         changelog: at most `MAX_CHANGELOG_CHARS` characters.
         chip: a key of `esp_image.CHIP_IDS`.
         image_size: bytes.
         image_sha256: hex.
         image_signature: RSASSA-PKCS1-v1_5 with SHA-256 over the image's bytes.
-        targets: whom the release is for.
-        allow_downgrade: whether a lower version than the latest is meant.
+        targets: which devices the release is for.
+        allow_downgrade: whether the version may be lower than the latest.
         strict_app_version: whether the image's own version must equal `version`.
         rollout: the waves in which devices are told; None: all at once.
     """
@@ -98,7 +98,7 @@ def parse_manifest(payload: bytes) -> Manifest:
             RejectionCode.SCHEMA_UNSUPPORTED,
             seen=f"the manifest has schema {schema}"[:80],
             expected=f"schema {SCHEMA}",
-            remedy="Upgrade the stack, or sign with the ota-sign of the stack's version.",
+            remedy="Upgrade the stack, or sign with the stack's version of ota-sign.",
         )
     fields.allow_only(_REQUIRED, _OPTIONAL)
     firmware = Fields(fields.take("firmware", dict), "'firmware'", _malformed)
@@ -119,15 +119,15 @@ def parse_manifest(payload: bytes) -> Manifest:
         rollout=parse_rollout(fields.value("rollout")) if "rollout" in fields else None,
     )
     if manifest.strict_app_version and manifest.version == AUTO:
-        # The signer relies on a comparison that could not be made.
+        # The signer relies on a comparison that cannot be made.
         raise _malformed(
-            f"'strict_app_version' is set for the version {AUTO!r}", "a version to compare the image's with"
+            f"'strict_app_version' is set for the version {AUTO!r}", "a version to compare with the image's"
         )
     return manifest
 
 
 def write_manifest(manifest: Manifest) -> bytes:
-    """The payload for a manifest; `parse_manifest` reads it back to the same."""
+    """The payload for a manifest; `parse_manifest` reverses it."""
     targets: object
     match manifest.targets:
         case AllDevices():
@@ -183,9 +183,9 @@ def _time(text: str) -> datetime:
 def _changelog(text: str) -> str:
     if len(text) > MAX_CHANGELOG_CHARS:
         raise _malformed(f"'changelog' has {len(text)} characters", f"at most {MAX_CHANGELOG_CHARS}")
-    # What PostgreSQL cannot hold would fail far from here.
+    # PostgreSQL cannot store it, and would fail far from here.
     if "\0" in text:
-        raise _malformed("'changelog' has a NUL character", "text without it")
+        raise _malformed("'changelog' contains a NUL character", "text without any")
     return text
 
 

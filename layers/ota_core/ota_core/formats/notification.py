@@ -13,9 +13,9 @@ from ota_core.formats import envelope as dsse
 if TYPE_CHECKING:
     from ota_core.formats.manifest import Manifest
 
-# What a device keeps in its memory while it decides; far below AWS IoT Core's 128 KB.
+# What a device holds in memory while it decides; far below AWS IoT Core's 128 KB.
 MAX_NOTIFICATION_BYTES = 16 * 1024
-# Everything of a notification but envelope, changelog and image signature: names, version, URL, digest, cohort.
+# Everything in a notification except envelope, changelog and image signature: names, version, URL, digest, cohort.
 _ROOM_FOR_THE_REST = 1024
 
 
@@ -26,11 +26,11 @@ def write_notification(
 
     Args:
         release_id: the release.
-        manifest: of the release.
-        version: the version that the release got: the manifest's, or what `auto` became.
+        manifest: the release's.
+        version: the release's: the one in the manifest, or the one that `auto` became.
         envelope: the signed manifest.
-        api_url: base URL of the download API, without a slash at its end.
-        percent: of the devices, those that the waves so far reach; each finds out by itself whether it is one.
+        api_url: base URL of the download API, without a trailing slash.
+        percent: the share of devices that the waves so far reach; each device works out whether it belongs to it.
     """
     cohort = {} if percent >= 100 else {"cohort": {"percent": percent, "salt": release_id}}
     return json.dumps(
@@ -52,7 +52,7 @@ def write_notification(
 
 
 def write_withdrawal(release_id: str) -> bytes:
-    """What tells devices that still wait or download that a release was withdrawn."""
+    """The message that tells devices that are still waiting or downloading that a release was withdrawn."""
     return json.dumps({"release_id": release_id, "withdrawn": True}, separators=(",", ":")).encode()
 
 
@@ -68,19 +68,19 @@ def check_fits_device(manifest: Manifest, envelope: bytes) -> None:
     if size > MAX_NOTIFICATION_BYTES:
         raise DropRejected(
             RejectionCode.NOTIFICATION_TOO_LARGE,
-            seen=f"the devices' notification would have about {size} bytes",
-            expected=f"at most {MAX_NOTIFICATION_BYTES}, what a device can hold",
-            remedy="Shorten the changelog, or name the devices in a targets file (--target writes one).",
+            seen=f"the notification would have about {size} bytes",
+            expected=f"at most {MAX_NOTIFICATION_BYTES}, which is what a device can hold",
+            remedy="Shorten the changelog, or list the devices in a targets file (--target writes one).",
         )
 
 
 def download_url(api_url: str, product: str, version: str) -> str:
-    """Where the image of a version is downloaded; a `+` of build metadata is encoded."""
+    """The URL of a version's image; the `+` of build metadata is encoded."""
     return f"{api_url}/firmware/{quote(product)}/{quote(version, safe='')}"
 
 
 def fleet_topics(prefix: str, product: str) -> list[str]:
-    """The retained topics of a fleet-wide release: everybody's, and the product's, which no other overwrites."""
+    """The retained topics of a fleet-wide release: the shared one, and the product's, which no other overwrites."""
     return [prefix, f"{prefix}/product/{product}"]
 
 

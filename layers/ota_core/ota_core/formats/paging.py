@@ -1,4 +1,4 @@
-"""Cursors: where a list's next page begins, in a form that callers only hand back."""
+"""Cursors: where a list's next page begins, in an opaque form that callers pass back."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _MAX_CURSOR_CHARS = 200
 
 
 def write_cursor(listed: str, *position: str | int) -> str:
-    """A cursor of a list.
+    """A cursor for a list.
 
     Args:
-        listed: which list, so that a cursor of another one is refused.
+        listed: which list, so that a cursor for another one is refused.
         position: the sort key of the last item of a page.
     """
     return (
@@ -24,14 +24,14 @@ def write_cursor(listed: str, *position: str | int) -> str:
 
 
 def read_cursor(text: str, listed: str) -> list[Any]:
-    """The position that a cursor of this list holds.
+    """The position that a cursor for this list holds.
 
     Raises:
-        ValueError: no cursor, or one of another list.
+        ValueError: not a cursor, or one for another list.
     """
     if len(text) > _MAX_CURSOR_CHARS:
         raise ValueError("too long")
     document = strict_json.loads(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
     if not isinstance(document, list) or document[:1] != [listed]:
-        raise ValueError("a cursor of another list")
+        raise ValueError("a cursor for another list")
     return document[1:]

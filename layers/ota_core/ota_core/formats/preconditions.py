@@ -1,4 +1,4 @@
-"""Conditional requests: whether to answer at all, and whether a range still fits (RFC 9110 section 13)."""
+"""Conditional requests: whether to send the image at all, and whether a range still applies (RFC 9110 section 13)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 
-# Section 8.8.3. A tag may hold a comma, so lists of tags cannot be split at commas.
+# Section 8.8.3. A tag may contain a comma, so lists of tags cannot be split at commas.
 _ENTITY_TAG = re.compile(r'(?P<weak>W/)?"(?P<opaque>[\x21\x23-\x7e\x80-\xff]*)"')
-# Section 5.6.1: commas part the elements, and empty ones count for nothing.
+# Section 5.6.1: commas separate the elements, and empty ones are ignored.
 _ENTITY_TAGS = re.compile(
     r"[ \t,]*TAG(?:[ \t]*,[ \t,]*TAG)*[ \t,]*".replace("TAG", r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
 )
-# Section 5.6.7: the form that is sent, and the two that must still be understood.
+# Section 5.6.7: the form to send, and the two old ones that must still be accepted.
 _DATE_FORMS = ("%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y")
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -34,7 +34,7 @@ class Validators:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
-    """The fields of a request that make it conditional; None where one is missing."""
+    """The fields of a request that make it conditional; None for a missing one."""
 
     if_match: str | None = None
     if_none_match: str | None = None
@@ -44,7 +44,7 @@ class Conditions:
 
 
 class Verdict(Enum):
-    """What the preconditions make of a GET or HEAD."""
+    """The outcome of the preconditions of a GET or HEAD."""
 
     PROCEED = auto()
     NOT_MODIFIED = auto()
@@ -67,11 +67,11 @@ def evaluate(conditions: Conditions, validators: Validators) -> Verdict:
 
 
 def range_applies(conditions: Conditions, validators: Validators, now: datetime) -> bool:
-    """Whether a Range is to be honoured, as far as If-Range has a say (section 13.1.5).
+    """Whether If-Range lets a Range be honoured (section 13.1.5).
 
     Args:
         conditions: of the request.
-        validators: of the image as it is.
+        validators: of the current image.
         now: aware; the Date of the answer.
     """
     if conditions.if_range is None:
@@ -100,7 +100,7 @@ def _lists(field: str, etag: str, *, strongly: bool) -> bool:
 
 
 def _date(text: str | None) -> datetime | None:
-    """An HTTP-date, or None where there is none: then the field must be ignored."""
+    """An HTTP-date, or None if the field is missing or invalid and must be ignored."""
     if text is None:
         return None
     for form in _DATE_FORMS:

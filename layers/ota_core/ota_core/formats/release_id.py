@@ -9,7 +9,7 @@ _RELEASE_ID = re.compile(r"[0-9a-f]{32}")
 
 
 def release_id_of(payload: bytes) -> str:
-    """The id of the release that a manifest's payload makes, however often it is dropped."""
+    """The id of the release that a manifest's payload becomes, however often it is dropped."""
     return hashlib.sha256(payload).hexdigest()[:32]
 
 

@@ -1,11 +1,11 @@
-"""Times as RFC 3339 writes them (section 5.6)."""
+"""RFC 3339 times (section 5.6)."""
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
 
-# fromisoformat alone also takes ISO forms that other readers do not.
+# fromisoformat alone also accepts ISO forms that other parsers do not.
 _FORM = re.compile(r"\d{4}-\d\d-\d\d[Tt](?!24)\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 

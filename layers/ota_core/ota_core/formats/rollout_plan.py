@@ -36,10 +36,10 @@ class AbortCriteria:
 
     Attributes:
         failed_percent: of the devices that ended (installed or failed), more than this failed.
-        silent_percent: of the devices that were told, more than this did not end within `report_timeout`, be it that
-            they never reported or that they stopped on the way.
-        min_devices: fewer than this prove nothing, and no criterion applies.
-        report_timeout: after it a device that has not ended is silent.
+        silent_percent: of the devices that were told, more than this did not end within `report_timeout`: they never
+            reported, or stopped on the way.
+        min_devices: with fewer devices no criterion applies, because they prove nothing.
+        report_timeout: a device that has not ended by then counts as silent.
     """
 
     failed_percent: float = 5.0
@@ -57,7 +57,7 @@ class Window:
     timezone: str
 
     def next_opening(self, now: datetime) -> datetime:
-        """`now` inside the window, else when it opens next."""
+        """`now` if the window is open, otherwise when it opens next."""
         local = now.astimezone(ZoneInfo(self.timezone))
         time_of_day = local.time().replace(tzinfo=None)
         if self.opens < self.closes:
@@ -81,7 +81,7 @@ class Rollout:
     window: Window | None = None
 
 
-def parse_rollout(document: Any) -> Rollout:  # noqa: ANN401 - whatever JSON holds
+def parse_rollout(document: Any) -> Rollout:  # noqa: ANN401 - any JSON value
     """Read and check the `rollout` of a manifest.
 
     Raises:
@@ -97,7 +97,7 @@ def parse_rollout(document: Any) -> Rollout:  # noqa: ANN401 - whatever JSON hol
 
 
 def write_rollout(rollout: Rollout) -> dict[str, object]:
-    """The `rollout` of a manifest; `parse_rollout` reads it back to the same."""
+    """The `rollout` of a manifest; `parse_rollout` reverses it."""
     document: dict[str, object] = {
         "waves": [{"percent": wave.percent, "soak": _write_duration(wave.soak)} for wave in rollout.waves],
         "abort": {
@@ -122,7 +122,7 @@ def _write_duration(duration: timedelta) -> str:
     return f"{int(duration.total_seconds())}s"
 
 
-def _waves(listed: Any) -> tuple[Wave, ...]:  # noqa: ANN401 - whatever JSON holds
+def _waves(listed: Any) -> tuple[Wave, ...]:  # noqa: ANN401 - any JSON value
     if not isinstance(listed, list) or not 0 < len(listed) <= MAX_WAVES:
         raise _invalid("'waves' is missing, empty or too long", f"a list of 1 to {MAX_WAVES} waves")
     waves = []
@@ -131,13 +131,13 @@ def _waves(listed: Any) -> tuple[Wave, ...]:  # noqa: ANN401 - whatever JSON hol
         waves.append(Wave(fields.number("percent", 0, 100), _duration(fields, "soak", timedelta(0))))
     percents = [wave.percent for wave in waves]
     if percents[0] <= 0 or any(later <= earlier for earlier, later in itertools.pairwise(percents)):
-        raise _invalid(f"the waves' percentages are {_shown(percents)}", "rising ones above 0")
+        raise _invalid(f"the waves' percentages are {_shown(percents)}", "rising percentages above 0")
     if percents[-1] != 100:
         raise _invalid(f"the last wave reaches {percents[-1]:g} percent", "100")
     return tuple(waves)
 
 
-def _abort(document: Any) -> AbortCriteria:  # noqa: ANN401 - whatever JSON holds
+def _abort(document: Any) -> AbortCriteria:  # noqa: ANN401 - any JSON value
     fields = _fields(document, "'abort'", "failed_percent", "silent_percent", "min_devices", "report_timeout")
     default = AbortCriteria()
     return AbortCriteria(
@@ -148,7 +148,7 @@ def _abort(document: Any) -> AbortCriteria:  # noqa: ANN401 - whatever JSON hold
     )
 
 
-def _window(document: Any) -> Window:  # noqa: ANN401 - whatever JSON holds
+def _window(document: Any) -> Window:  # noqa: ANN401 - any JSON value
     fields = _fields(document, "'window'", "from", "to", "timezone")
     opens, closes = _time_of_day(fields, "from"), _time_of_day(fields, "to")
     if opens == closes:
@@ -156,7 +156,7 @@ def _window(document: Any) -> Window:  # noqa: ANN401 - whatever JSON holds
     return Window(opens, closes, _timezone(fields.value("timezone")))
 
 
-def _fields(document: Any, where: str, *allowed: str) -> Fields:  # noqa: ANN401 - whatever JSON holds
+def _fields(document: Any, where: str, *allowed: str) -> Fields:  # noqa: ANN401 - any JSON value
     fields = Fields(document, where, _invalid)
     fields.allow_only((), allowed)
     return fields
@@ -178,14 +178,14 @@ def _time_of_day(fields: Fields, name: str) -> time:
     return time.fromisoformat(text)
 
 
-def _timezone(value: Any) -> str:  # noqa: ANN401 - whatever JSON holds
+def _timezone(value: Any) -> str:  # noqa: ANN401 - any JSON value
     try:
         return ZoneInfo(value).key
     except (TypeError, ValueError, OSError, KeyError) as error:  # What ZoneInfo raises for odd names.
-        raise _invalid(f"the timezone is {value!r}"[:80], "a name of the IANA database, as Europe/Berlin") from error
+        raise _invalid(f"the timezone is {value!r}"[:80], "an IANA time zone name such as Europe/Berlin") from error
 
 
-def _start(value: Any) -> datetime:  # noqa: ANN401 - whatever JSON holds
+def _start(value: Any) -> datetime:  # noqa: ANN401 - any JSON value
     try:
         return parse_time(value)
     except ValueError as error:
@@ -199,7 +199,7 @@ def _shown(items: list[Any]) -> str:
 def _invalid(seen: str, expected: str) -> DropRejected:
     return DropRejected(
         RejectionCode.ROLLOUT_INVALID,
-        seen=f"the rollout is wrong: {seen}",
+        seen=f"the rollout is invalid: {seen}",
         expected=expected,
         remedy="Correct the rollout file and sign again with --rollout.",
     )

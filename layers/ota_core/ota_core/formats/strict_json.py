@@ -1,4 +1,4 @@
-"""JSON as RFC 8259 has it, and nothing more lenient: what two parsers could read differently is refused."""
+"""JSON as RFC 8259 defines it, nothing more lenient: what two parsers could read differently is refused."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import re
 from typing import Any, NoReturn
 
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
-# What JSON calls the values that `loads` gives, for messages.
+# What JSON calls the values that `loads` returns, for messages.
 KINDS = {
     dict: "an object",
     list: "a list",
@@ -25,8 +25,8 @@ def loads(raw: bytes) -> Any:  # noqa: ANN401 - any JSON value
     """Parse UTF-8 JSON.
 
     Raises:
-        ValueError: not UTF-8, not JSON, a name twice in an object, a number that is not finite, half a surrogate
-            pair, or nested too deeply.
+        ValueError: not UTF-8, not JSON, a name that occurs twice in an object, a number that is not finite, half a
+            surrogate pair, or nested too deeply.
     """
     text = raw.decode("utf-8")
     try:
@@ -39,17 +39,17 @@ def loads(raw: bytes) -> Any:  # noqa: ANN401 - any JSON value
 
 
 def kind_of(value: object) -> str:
-    """What JSON calls a value that `loads` gave, for messages: `a string`, `an object`."""
+    """What JSON calls a value that `loads` returned, for messages: `a string`, `an object`."""
     return KINDS[type(value)]
 
 
 def decode_base64(text: str) -> bytes:
     """Decode base64 (RFC 4648 section 4) in its one canonical spelling: padded, unused bits zero (section 3.5).
 
-    The devices decode as strictly, so that what the pipeline accepts is what they accept.
+    The devices are as strict, so they accept exactly what the pipeline accepts.
 
     Raises:
-        ValueError: anything else.
+        ValueError: not base64, or another spelling.
     """
     decoded = base64.b64decode(text, validate=True)
     if base64.b64encode(decoded).decode() != text:
@@ -58,7 +58,7 @@ def decode_base64(text: str) -> bytes:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _finite(text: str) -> float:
@@ -69,7 +69,7 @@ def _finite(text: str) -> float:
 
 
 def _object_with_unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # RFC 8259 section 4: names should be unique, else receivers differ in what they read.
+    # RFC 8259 section 4: names should be unique, or receivers differ in what they read.
     members = dict(pairs)
     if len(members) != len(pairs):
         raise ValueError("an object has the same name twice")
@@ -77,14 +77,14 @@ def _object_with_unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_half_surrogates(value: object) -> None:
-    # RFC 8259 section 8.2: what they mean is unpredictable; UTF-8 cannot hold them, so writing them again fails.
+    # RFC 8259 section 8.2: their meaning is unpredictable. UTF-8 cannot encode them, so writing them again fails.
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise ValueError("a string has half a surrogate pair") from error
 
 
-# Once: to make one costs as much as to read a short document.
+# Created once, because that costs as much as reading a short document.
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_object_with_unique_names, parse_constant=_refuse_constant, parse_float=_finite
 )

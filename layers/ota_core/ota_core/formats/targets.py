@@ -1,4 +1,4 @@
-"""Whom a release is for: MAC addresses, tags and the targets file."""
+"""Which devices a release is for: MAC addresses, tags and the targets file."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_TARGETS = 1_000_000
-# A MAC on a line of its own, with quotes, comma and indent, takes 24 bytes; twice that is no honest list.
+# A MAC on a line of its own, with quotes, comma and indent, takes 24 bytes; no honest list needs twice that.
 MAX_TARGETS_FILE_BYTES = 48 * MAX_TARGETS
-# A manifest with all of them is still one that a device can hold.
+# A device can still hold a manifest with this many.
 MAX_TARGET_TAGS = 20
 
 _TAG = re.compile(r"[a-z0-9][a-z0-9_.=-]{0,62}")
@@ -65,7 +65,7 @@ Targets = AllDevices | ListedDevices | TargetsFile | TaggedDevices
 def normalise_mac(text: str) -> str | None:
     """`AA:BB:CC:DD:EE:FF` for a MAC in any of the accepted spellings (colons, dashes, none; any case), else None."""
     if _NORMAL_MAC.fullmatch(text):
-        return text  # as nearly all are: the rest of this takes twice as long
+        return text  # Nearly all are normal, and the rest of this takes twice as long.
     if _MAC.fullmatch(text) is None:
         return None
     digits = text.replace(":", "").replace("-", "").upper()
@@ -73,15 +73,15 @@ def normalise_mac(text: str) -> str | None:
 
 
 def is_tag(text: str) -> bool:
-    """Whether the text may be a device's tag, as `beta` or `site=berlin`."""
+    """Whether the text may be a device's tag, such as `beta` or `site=berlin`."""
     return _TAG.fullmatch(text) is not None
 
 
-def parse_target_tags(items: Any) -> TaggedDevices:  # noqa: ANN401 - whatever JSON holds
-    """Check a list of the tags that name a release's devices.
+def parse_target_tags(items: Any) -> TaggedDevices:  # noqa: ANN401 - any JSON value
+    """Check the list of tags that select a release's devices.
 
     Raises:
-        DropRejected: TARGET_TAG_INVALID, or TARGETS_EMPTY for none.
+        DropRejected: TARGET_TAG_INVALID, or TARGETS_EMPTY for an empty list.
     """
     if not isinstance(items, list):
         raise _wrong_tag(f"'tags' is {strict_json.kind_of(items)}")
@@ -105,10 +105,10 @@ def parse_targets_document(raw: bytes) -> list[str]:
     """Read a targets file: a JSON list of MACs, or `{"devices": [...]}`.
 
     Returns:
-        MACs as `AA:BB:CC:DD:EE:FF`, sorted, duplicates folded; 1 to `MAX_TARGETS` of them.
+        MACs as `AA:BB:CC:DD:EE:FF`, sorted, without duplicates; 1 to `MAX_TARGETS` of them.
 
     Raises:
-        DropRejected: not such a document, too many, none, or a MAC that is none (with line numbers).
+        DropRejected: not such a document, too many MACs, none, or invalid ones (with line numbers).
     """
     check_targets_file_size(len(raw))
     try:
@@ -137,10 +137,10 @@ def check_targets_file_size(size: int) -> None:
 
 
 def check_targets_file(signed: TargetsFile, raw: bytes) -> list[str]:
-    """Check a targets file against what the manifest says of it.
+    """Check a targets file against what the manifest says about it.
 
     Returns:
-        Its MACs, as `parse_targets_document`.
+        Its MACs, like `parse_targets_document`.
 
     Raises:
         DropRejected: TARGETS_FILE_CHANGED, TARGETS_COUNT_MISMATCH, or what `parse_targets_document` raises.
@@ -151,7 +151,7 @@ def check_targets_file(signed: TargetsFile, raw: bytes) -> list[str]:
             RejectionCode.TARGETS_FILE_CHANGED,
             seen=f"the targets file's SHA-256 is {digest}",
             expected=f"{signed.sha256}, as the manifest says",
-            remedy="Upload the very .targets.json that was written when signing, or sign again.",
+            remedy="Upload the exact .targets.json that `ota-sign sign` wrote, or sign again.",
         )
     macs = parse_targets_document(raw)
     if len(macs) != signed.count:
@@ -169,9 +169,9 @@ def parse_mac_list(items: list[Any], lines_of: Callable[[list[int]], list[int]] 
 
     Args:
         items: as read from JSON.
-        lines_of: tells the lines on which items stand, by their ascending indexes; None where there are no lines.
+        lines_of: returns the line numbers of items, given their ascending indexes; None if there are no lines.
 
-    Returns and raises: as `parse_targets_document`.
+    Returns and raises: like `parse_targets_document`.
     """
     if len(items) > MAX_TARGETS:
         raise DropRejected(
@@ -214,7 +214,7 @@ def parse_mac_list(items: list[Any], lines_of: Callable[[list[int]], list[int]] 
 
 
 def _lines_of_strings(raw: bytes, indexes: list[int], strings_before: int) -> list[int]:
-    """The lines on which strings of a JSON text begin, `strings_before` of them not counted."""
+    """The line numbers on which strings of a JSON text begin, not counting the first `strings_before`."""
     text = raw.decode()
     starts = (match.start() for match in _JSON_STRING.finditer(text))
     wanted = {index + strings_before for index in indexes}

@@ -12,18 +12,18 @@ MAX_VERSION_CHARS = 64
 
 
 def is_version(text: str) -> bool:
-    """Whether the text is a SemVer 2.0.0 version of a length that the project stores."""
+    """Whether the text is a SemVer 2.0.0 version that is short enough to store."""
     return len(text) <= MAX_VERSION_CHARS and Version.is_valid(text)
 
 
-# A fleet runs few versions and is asked to run fewer: what a device says, another said before. To parse two versions
-# takes a quarter of a check-in's own time.
+# A fleet runs few versions, so another device has usually reported the same one before. Parsing two versions takes a
+# quarter of a check-in's own time.
 _REMEMBERED = 256
 
 
 @lru_cache(_REMEMBERED)
 def of_app(app_version: str) -> str | None:
-    """The version that an app descriptor names, or None: `git describe` puts a `v` before it."""
+    """The version in an app descriptor, or None. `git describe` puts a `v` before it."""
     text = app_version.removeprefix("v")
     return text if is_version(text) else None
 

@@ -1,4 +1,4 @@
-"""The API's requests and answers as API Gateway's Lambda proxy integration has them (payload format 1.0).
+"""The API's requests and answers in the format of API Gateway's Lambda proxy integration (payload format 1.0).
 
 https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy-integrations.html
 """
@@ -25,7 +25,7 @@ _Answered = TypeVar("_Answered", bound="contracts.ApiAnswer")
 
 
 class RequestRefused(OtaError):  # noqa: N818 - what happens to the request
-    """The request gets an error for an answer, and this is it; `fields` stand beside code and message."""
+    """The error that answers the request; `fields` go beside code and message."""
 
     def __init__(
         self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None, **fields: str
@@ -37,18 +37,18 @@ class RequestRefused(OtaError):  # noqa: N818 - what happens to the request
 
 
 def path_parameter(event: Mapping[str, Any], name: str) -> str:
-    """A segment of the path. Not every gateway decodes it, and no name of ours holds a percent sign."""
+    """A segment of the path, decoded: not every gateway does it, and none of our names contains a percent sign."""
     return unquote((event.get("pathParameters") or {}).get(name) or "")
 
 
 def query_parameter(event: Mapping[str, Any], name: str) -> str | None:
-    """A parameter of the query, the last where it is repeated."""
+    """A query parameter; if it is repeated, the last one."""
     value: str | None = (event.get("queryStringParameters") or {}).get(name)
     return value
 
 
 def header(event: Mapping[str, Any], name: str) -> str | None:
-    """A header field; lines of the same name are one value (RFC 9110 section 5.3)."""
+    """A header field; lines of the same name are joined (RFC 9110 section 5.3)."""
     lines = [
         line
         for key, values in (event.get("multiValueHeaders") or {}).items()
@@ -59,7 +59,7 @@ def header(event: Mapping[str, Any], name: str) -> str | None:
 
 
 def answer_json(status: int, document: bytes, headers: Mapping[str, str] | None = None) -> contracts.ApiAnswer:
-    """An answer that holds a JSON document."""
+    """An answer with a JSON document."""
     return {
         "statusCode": status,
         "headers": {"Content-Type": "application/json", **(headers or {})},
@@ -69,7 +69,7 @@ def answer_json(status: int, document: bytes, headers: Mapping[str, str] | None 
 
 
 def answer_bytes(status: int, content: bytes | memoryview, headers: Mapping[str, str]) -> contracts.ApiAnswer:
-    """An answer that holds bytes."""
+    """An answer with bytes."""
     return {
         "statusCode": status,
         "headers": dict(headers),
@@ -92,7 +92,7 @@ def answer(
     """Do the work for a request, and turn whatever goes wrong into an answer.
 
     Every error is JSON with a `code` for programs and a `message` for people. An error that the caller did not cause
-    is logged; one that any of `outages` calls temporary is a 503 with Retry-After.
+    is logged; one that any of `outages` calls temporary becomes a 503 with Retry-After.
     """
     try:
         return work(event)
@@ -104,17 +104,19 @@ def answer(
             return answer_error(
                 503,
                 "temporarily_unavailable",
-                f"A service behind the API does not answer; try again in {_RETRY_AFTER_SECONDS} seconds.",
+                f"A service behind the API is not responding; try again in {_RETRY_AFTER_SECONDS} seconds.",
                 {"Retry-After": str(_RETRY_AFTER_SECONDS)},
             )
         code = error.code if isinstance(error, OtaError) else "internal_error"
-        return answer_error(500, code, "The API cannot answer this request; its operator finds the reason in the log.")
+        return answer_error(
+            500, code, "The API cannot answer this request; its operator can find the reason in the log."
+        )
 
 
 def answer_error(
     status: int, code: str, message: str, headers: Mapping[str, str] | None = None, **fields: str
 ) -> contracts.ApiAnswer:
-    """An error as every client of the API reads it."""
+    """An error in the form that every client of the API expects."""
     return answer_json(
         status,
         json.dumps({"code": code, "message": message, **fields}).encode(),

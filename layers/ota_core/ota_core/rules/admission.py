@@ -1,4 +1,4 @@
-"""Whether a drop may become a release: the checks that follow the envelope's, in the order of the contract."""
+"""Whether a drop may become a release: the checks after the envelope's, in the order that the contract sets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ProductLine:
-    """What has been released of a product.
+    """What has been released for a product.
 
     Attributes:
         latest_version: highest by SemVer precedence; None before the first release.
@@ -33,24 +33,24 @@ class ProductLine:
 
 
 def check_not_expired(manifest: Manifest, now: datetime) -> None:
-    """Refuse a manifest after its time, so that an old one cannot be kept back and used later (freeze attack)."""
+    """Refuse an expired manifest, so that an old one cannot be held back and used later (freeze attack)."""
     if now >= manifest.expires:
         raise DropRejected(
             RejectionCode.MANIFEST_EXPIRED,
-            seen=f"the manifest expired at {format_time(manifest.expires)}; it is {format_time(now)}",
-            expected="a manifest before its expiry",
-            remedy="Sign the image again; --expires sets a longer time.",
+            seen=f"the manifest expired at {format_time(manifest.expires)} (now: {format_time(now)})",
+            expected="one that has not expired",
+            remedy="Sign the image again; --expires sets how long the manifest is valid.",
         )
 
 
 def check_image_size(manifest: Manifest, size: int) -> None:
-    """Refuse an image of another size than the signed one, before any of it is read."""
+    """Refuse an image whose size is not the signed one, before any of it is read."""
     if size != manifest.image_size:
         raise DropRejected(
             RejectionCode.IMAGE_SIZE_MISMATCH,
             seen=f"the image has {size} bytes",
             expected=f"{manifest.image_size}, as the manifest says",
-            remedy="Upload the very .bin that was signed, or sign this one.",
+            remedy="Upload the exact .bin that was signed, or sign this one.",
         )
 
 
@@ -70,12 +70,12 @@ def check_image(manifest: Manifest, image: bytes, public_key: RSAPublicKey) -> l
             RejectionCode.IMAGE_SHA256_MISMATCH,
             seen=f"the image's SHA-256 is {digest.hex()}",
             expected=f"{manifest.image_sha256}, as the manifest says",
-            remedy="Upload the very .bin that was signed, or sign this one.",
+            remedy="Upload the exact .bin that was signed, or sign this one.",
         )
     if not verify_digest(public_key, manifest.image_signature, digest):
         raise DropRejected(
             RejectionCode.IMAGE_SIGNATURE_INVALID,
-            seen="the manifest's signature does not fit the image",
+            seen="the image signature in the manifest does not match the image",
             expected="an RSASSA-PKCS1-v1_5 SHA-256 signature over the image by the key that signed the manifest",
             remedy="Sign the image again with `ota-sign sign`.",
         )
@@ -83,13 +83,13 @@ def check_image(manifest: Manifest, image: bytes, public_key: RSAPublicKey) -> l
 
 
 def compare_with_manifest(manifest: Manifest, image: EspImage) -> list[str]:
-    """Compare what an image says of itself with what its manifest says.
+    """Compare what an image says about itself with what its manifest says.
 
     Returns:
-        Warnings: an Arduino-built image carries its core's version, so another version is no error by itself.
+        Warnings: an Arduino-built image carries its core's version, so a different version alone is not an error.
 
     Raises:
-        DropRejected: IMAGE_WRONG_CHIP, or APP_VERSION_MISMATCH where the manifest is strict.
+        DropRejected: IMAGE_WRONG_CHIP, or APP_VERSION_MISMATCH if the manifest is strict.
     """
     if image.chip != manifest.chip:
         raise DropRejected(
@@ -104,14 +104,14 @@ def compare_with_manifest(manifest: Manifest, image: EspImage) -> list[str]:
         raise DropRejected(
             RejectionCode.APP_VERSION_MISMATCH,
             seen=f"the image's own version is {image.app_version!r}",
-            expected=f"{manifest.version!r}, because the manifest is strict about it",
+            expected=f"{manifest.version!r}, because the manifest sets 'strict_app_version'",
             remedy="Set the version in the build, or sign without --strict-app-version.",
         )
     return [f"The image's own version is {image.app_version!r}, the release's {manifest.version!r}."]
 
 
 def assign_version(manifest: Manifest, line: ProductLine) -> str:
-    """Check sequence and version against what was released before, and give the release its version.
+    """Check sequence and version against earlier releases, and return the version that the release gets.
 
     Raises:
         DropRejected: SEQUENCE_REPLAYED or VERSION_DOWNGRADE.
@@ -120,8 +120,8 @@ def assign_version(manifest: Manifest, line: ProductLine) -> str:
         raise DropRejected(
             RejectionCode.SEQUENCE_REPLAYED,
             seen=f"the manifest has sequence {manifest.sequence}",
-            expected=f"more than {line.last_sequence}, the last that was accepted for {manifest.product}",
-            remedy="Sign again: the sequence defaults to the present time.",
+            expected=f"more than {line.last_sequence}, the last one accepted for {manifest.product}",
+            remedy="Sign again: the sequence defaults to the current time.",
         )
     if manifest.version == versions.AUTO:
         return versions.next_patch(line.latest_version)
@@ -134,7 +134,7 @@ def assign_version(manifest: Manifest, line: ProductLine) -> str:
             RejectionCode.VERSION_DOWNGRADE,
             seen=f"the version is {manifest.version}",
             expected=f"{line.latest_version} or higher, the latest of {manifest.product}",
-            remedy="Raise the version, or sign with --allow-downgrade when going back is meant.",
+            remedy="Raise the version, or sign with --allow-downgrade if you mean to go back.",
         )
     return manifest.version
 
@@ -147,10 +147,10 @@ def higher_version(version: str, line: ProductLine) -> str:
 
 
 def version_conflict(product: str, version: str, released_sha256: str, sha256: str) -> DropRejected:
-    """The rejection of a version that was released before with other bytes."""
+    """The rejection of a version that was released before with different bytes."""
     return DropRejected(
         RejectionCode.VERSION_CONFLICT,
         seen=f"{product} {version} with image SHA-256 {sha256}",
-        expected=f"{released_sha256}, with which this version was released before",
+        expected=f"{released_sha256}, which this version was released with before",
         remedy="A version never changes its bytes: raise the version and sign again.",
     )

@@ -10,7 +10,7 @@ from ota_core.formats import versions
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """The latest release that is for a device and whose wave has reached it.
+    """The latest release that targets a device and whose wave has reached it.
 
     Attributes:
         envelope: the signed manifest's JSON.
@@ -29,12 +29,12 @@ def should_act(candidate: Candidate, running_version: str | None, now: datetime)
 
     Args:
         candidate: the release.
-        running_version: what the device runs, as its app descriptor has it; None where it does not say.
+        running_version: what the device runs, from its app descriptor; None if it does not say.
         now: aware.
 
     Returns:
-        True where the release has not expired and is newer than what runs (SemVer precedence), or other than it where
-        a downgrade is meant or what runs has no SemVer (an Arduino core's string).
+        True if the release has not expired and is newer than what runs (SemVer precedence). Being different is enough
+        if the release allows a downgrade, or if what runs is not SemVer (an Arduino core's string).
     """
     if candidate.expires_at <= now:
         return False

@@ -1,4 +1,4 @@
-"""How far a release is."""
+"""How far along a release is."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class ReleaseState(StrEnum):
-    """The states of a release, in the order in which it passes them."""
+    """The states of a release, in the order in which it goes through them."""
 
     REGISTERED = "registered"
     ROLLING_OUT = "rolling_out"
@@ -15,7 +15,7 @@ class ReleaseState(StrEnum):
 
     @property
     def is_under_way(self) -> bool:
-        """Whether an execution still works on it."""
+        """Whether an execution is still working on it."""
         return self in (ReleaseState.REGISTERED, ReleaseState.ROLLING_OUT)
 
 

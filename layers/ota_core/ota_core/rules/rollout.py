@@ -1,4 +1,4 @@
-"""What a rollout does next, and which devices a wave reaches. Pure: time and counts are given."""
+"""What a rollout does next, and which devices a wave reaches. Pure: time and counts are arguments."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _BY_OPERATOR = "an operator aborted it"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """What is known of a rollout that is under way.
+    """What is known about a rollout that is under way.
 
     Attributes:
         waves_published: how many waves went out.
         published_at: when the last of them did.
-        is_paused, is_promoted, is_aborted: what operators asked for; promoted ends the present soak.
-        expected: devices that the waves so far reach, as far as they are known.
+        is_paused, is_promoted, is_aborted: what operators asked for; promoted ends the current soak.
+        expected: the known devices that the waves so far reach.
         proven: of the expected, those that are certain to exist: they are listed, or once reported with a certificate.
-            Who has the devices' API key can make up others.
-        reported: of the expected, those that reported anything of this release.
+            Anyone with the devices' API key can fake others.
+        reported: of the expected, those that reported anything about this release.
         ended: of the expected, those that installed, failed, refused or rolled back.
         installed: of all that reported, those that run the release.
         failed: of all that reported, those that failed, refused or rolled back.
@@ -50,7 +50,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class PublishWave:
-    """Tell the devices of a wave (counted from 1) that earlier waves did not tell."""
+    """Tell the devices of a wave (counted from 1) that earlier waves did not reach."""
 
     number: int
     percent: float
@@ -118,12 +118,12 @@ def next_step(rollout: Rollout | None, progress: Progress, now: datetime) -> Ste
 
 
 def describe_step(step: Step) -> contracts.Step:
-    """A decision as the state machine and the record read it."""
+    """A decision in the form that the state machine and the record use."""
     match step:
         case PublishWave(number, percent, earlier_percent):
             return {"step": "publish", "wave": number, "percent": percent, "earlier_percent": earlier_percent}
         case WaitUntil(moment, why):
-            # Up to the next whole second: a look that comes a moment too early would only wait again.
+            # Rounded up to a whole second: a look that comes a moment too early would only wait again.
             return {"step": "wait", "until": format_time(moment + timedelta(microseconds=999_999)), "why": why}
         case Abort(why):
             return {"step": "abort", "why": why}
@@ -134,7 +134,7 @@ def describe_step(step: Step) -> contracts.Step:
 
 
 def describe_numbers(progress: Progress) -> contracts.Numbers:
-    """The facts of a decision, for the record."""
+    """The facts behind a decision, for the record."""
     return {
         "waves_published": progress.waves_published,
         "expected": progress.expected,
@@ -159,14 +159,14 @@ def _reason_to_abort(abort: AbortCriteria, progress: Progress, now: datetime) ->
         return None
     ended = progress.installed + progress.failed
     if ended >= abort.min_devices and progress.failed * 100 > abort.failed_percent * ended:
-        return f"{progress.failed} of {ended} devices failed; at most {abort.failed_percent:g} % may"
+        return f"{progress.failed} of {ended} devices failed; the limit is {abort.failed_percent:g} %"
     silent = progress.proven - progress.ended
     if (
         now - progress.published_at >= abort.report_timeout
         and progress.proven >= abort.min_devices
         and silent * 100 > abort.silent_percent * progress.proven
     ):
-        return f"{silent} of {progress.proven} devices did not finish in time; at most {abort.silent_percent:g} % may"
+        return f"{silent} of {progress.proven} devices did not finish in time; the limit is {abort.silent_percent:g} %"
     return None
 
 
@@ -186,9 +186,9 @@ def _reason_to_wait(rollout: Rollout, progress: Progress, now: datetime) -> Wait
 
 
 def _next_look(rollout: Rollout, progress: Progress, published_at: datetime, now: datetime) -> datetime | None:
-    """When to look at the present wave again; None when it has been watched long enough.
+    """When to look at the current wave again; None when it has been watched long enough.
 
-    A wave is over when its soak is, and every device that it reached has ended or had its time to report.
+    A wave is over when its soak is over and every device that it reached has ended or run out of time to report.
     """
     length = rollout.waves[progress.waves_published - 1].soak
     if progress.ended < progress.expected:

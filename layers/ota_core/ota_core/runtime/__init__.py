@@ -1,4 +1,4 @@
-"""What a Lambda function needs around its stage: settings, log lines, metrics, AWS calls that are no store.
+"""What a Lambda function needs around its stage: settings, log lines, metrics, and AWS calls outside the stores.
 
 Modules here never import stores, stages or http.
 """

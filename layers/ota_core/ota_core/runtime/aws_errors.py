@@ -6,5 +6,5 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 
 def is_aws_error(error: Exception) -> bool:
-    """Whether an AWS service refused a call or could not be reached."""
+    """Whether an AWS service refused a call or was unreachable."""
     return isinstance(error, (BotoCoreError, ClientError))

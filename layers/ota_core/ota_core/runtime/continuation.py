@@ -1,4 +1,4 @@
-"""Lets another execution of the pipeline go on with a release after an operator's action."""
+"""Hands a release over to a new execution of the pipeline after an operator's action."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from ota_core.formats import contracts
 
-# What Step Functions says of an execution that has ended, or that it has forgotten after 90 days.
+# What Step Functions says about an execution that has ended, or that it has forgotten after 90 days.
 _OVER = {"ExecutionDoesNotExist", "ValidationException"}
 _BROKEN = {"FAILED", "TIMED_OUT", "ABORTED"}
 
@@ -25,15 +25,15 @@ class Continuation:
         self._state_machine_arn = state_machine_arn
 
     def wake(self, release_id: str, execution: str, *, is_due: bool) -> None:
-        """End a release's present execution and start one that goes on from what PostgreSQL knows.
+        """Stop a release's current execution and start one that continues from what PostgreSQL knows.
 
-        In this order, so that what the present one might still publish does not come after what the next one does.
-        Broken off in between, it is made good by repeating the operator's action.
+        In this order, so that the current one publishes nothing after the next one has published. If this is
+        interrupted in between, repeating the operator's action completes it.
 
         Args:
             release_id: of the release.
-            execution: ARN of the present execution.
-            is_due: False: only where the present execution broke.
+            execution: ARN of the current execution.
+            is_due: False: only if the current execution broke.
         """
         if not is_due and not self._is_broken(execution):
             return
@@ -52,7 +52,7 @@ class Continuation:
     def _stop(self, execution: str) -> None:
         try:
             self._step_functions.stop_execution(
-                executionArn=execution, cause="An operator's action; another execution goes on with the release."
+                executionArn=execution, cause="An operator acted; another execution continues the release."
             )
         except ClientError as error:
             if error.response["Error"]["Code"] not in _OVER:

@@ -16,7 +16,7 @@ def read_environment(settings_type: type[_Settings]) -> _Settings:
     """Fill a dataclass of `str` and `int` fields from the variables of the same names in upper case.
 
     Raises:
-        ConfigurationError: a variable without a default is missing or empty, or is not the integer that it should be.
+        ConfigurationError: a variable without a default is missing or empty, or one that must be an integer is not.
     """
     hints = typing.get_type_hints(settings_type)
     values: dict[str, str | int] = {}

@@ -1,4 +1,4 @@
-"""One line of the log for what happens once for each request or status, at a tenth of what Logger costs."""
+"""One log line for each request or status, at a tenth of Logger's cost."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _MAX_WHY_CHARS = 500
 
 
 def write_line(message: str, **fields: str | int | None) -> None:
-    """Write a JSON object to standard output, which is the log, with Logger's names. `level` is INFO unless given."""
+    """Write a JSON object to standard output, which is the log, in Logger's format. `level` is INFO unless given."""
     print(json.dumps({"level": "INFO", "message": message, **fields}))  # noqa: T201
 
 

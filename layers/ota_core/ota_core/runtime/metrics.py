@@ -1,7 +1,7 @@
 """The functions' metrics, in CloudWatch's embedded metric format: documents that CloudWatch finds in the log.
 
-Each combination of dimensions' values is a metric that is paid for. So a value is never what a device or an unverified
-file says, but one of a set that is closed or grows with signed releases only: products, and this project's own codes.
+AWS charges for each combination of dimension values. So a value never comes from a device or an unverified file, only
+from a set that is closed or grows with signed releases alone: products, and this project's own codes.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ class Metric:
 
 # `outcome`: registered, published, aborted (by its own criteria) or withdrawn (by an operator).
 RELEASES = Metric("Releases", MetricUnit.Count, (("outcome",), ("product", "outcome")))
-# `reason`: a RejectionCode. By reason only, since the product of a drop that was rejected need not exist.
+# `reason`: a RejectionCode. By reason only, because the product of a rejected drop may not exist.
 DROPS_REJECTED = Metric("DropsRejected", MetricUnit.Count, ((), ("reason",)))
-# From the start of an execution until its release's first devices were told. Not of releases that wait for their time.
+# From the start of an execution until its release's first devices were told. Not for scheduled releases.
 TIME_TO_DEVICES = Metric("TimeToDevices", MetricUnit.Seconds, ((), ("product",)))
 STATUSES_RECEIVED = Metric("StatusesReceived", MetricUnit.Count, ((),))
 STATUSES_DROPPED = Metric("StatusesDropped", MetricUnit.Count, ((),))
-# What devices said of a release for the first time; `state`: a DeviceState.
+# What devices said about a release for the first time; `state`: a DeviceState.
 DEVICE_STATES = Metric("DeviceStates", MetricUnit.Count, (("state",), ("product", "state")))
-# Of those, the failures. `reason`: one that this project's devices give, or "other".
+# The failures among those. `reason`: one that this project's devices give, or "other".
 DEVICE_FAILURES = Metric("DeviceFailures", MetricUnit.Count, (("reason",),))
 
 

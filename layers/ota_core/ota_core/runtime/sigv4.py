@@ -1,7 +1,7 @@
 """AWS Signature Version 4 for one kind of request, a small POST that is sent many times.
 
 Source: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html. botocore signs any
-request, at seven times the cost, which was most of what a message to a device took; the tests compare the two.
+request, at seven times the cost, which was most of the cost of a message to a device; the tests compare the two.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class PostSigner:
     def __init__(
         self, access_key: str, secret_key: str, token: str | None, *, region: str, service: str, host: str, body: bytes
     ) -> None:
-        """Args: host: as the header Host has it, with the port where that is not the scheme's."""
+        """Args: host: as in the Host header, with the port unless it is the scheme's default."""
         self._access_key = access_key
         self._secret_key = secret_key
         self._token = token
@@ -32,19 +32,19 @@ class PostSigner:
         self._signed_headers = "host;x-amz-date" + (";x-amz-security-token" if token else "")
 
     def headers(self, path: str, query: str, seconds: float) -> dict[str, str]:
-        """The headers that make a request a signed one.
+        """The headers that sign a request.
 
         Args:
             path: as it is sent, percent-encoded.
             query: as it is sent: percent-encoded, and sorted by name.
-            seconds: the time, since 1970. AWS takes the request for five minutes.
+            seconds: the time, since 1970. AWS accepts the request for five minutes.
         """
         moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(seconds))
         headers = {"Host": self._host, "X-Amz-Date": moment}
         if self._token:
             headers["X-Amz-Security-Token"] = self._token
         canonical_headers = "".join(f"{name.lower()}:{value}\n" for name, value in headers.items())
-        # Of every service but S3 the path is encoded once more.
+        # For every service except S3, the path is encoded a second time.
         canonical = f"POST\n{quote(path)}\n{query}\n{canonical_headers}\n{self._signed_headers}\n{self._body_sha256}"
         scope = f"{moment[:8]}/{self._region}/{self._service}/aws4_request"
         to_sign = f"{_ALGORITHM}\n{moment}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"

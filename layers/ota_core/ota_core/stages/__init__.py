@@ -1,4 +1,4 @@
-"""What a function does, over stores: a stage of the pipeline each.
+"""What the functions do with the stores, one stage of the pipeline per module.
 
-Modules here know no HTTP and read no environment.
+Modules here know nothing of HTTP and read no environment variables.
 """

@@ -1,4 +1,4 @@
-"""Whether what is recorded fits together: releases in PostgreSQL, their signatures, and the objects that they name."""
+"""Whether the records agree: releases in PostgreSQL, their signatures, and the objects that they name."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _THREADS = 8  # Each holds an image.
 
 @dataclass(slots=True)
 class Report:
-    """What was looked at, and what does not fit together.
+    """What was checked, and what does not agree.
 
     Attributes:
         releases: whose records, signature and image were checked.
@@ -46,7 +46,7 @@ class Report:
 
 
 def check_consistency(records: ConsistencyStore, store: FirmwareStore) -> Report:
-    """Check every release. One that is under way may look wrong for a moment: what stays on a second look is wrong."""
+    """Check every release. One that is under way may look wrong for a moment: only what persists is wrong."""
     releases = records.read_releases()
     rejected = store.list_versions(REJECTED)
     report = Report(

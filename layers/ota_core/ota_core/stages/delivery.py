@@ -1,4 +1,4 @@
-"""The download of an image: what to answer to a GET or HEAD of `/firmware/{product}/{version}` (RFC 9110)."""
+"""The download of an image: how to answer a GET or HEAD of `/firmware/{product}/{version}` (RFC 9110)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ota_core.stores.image_store import StoredImage
     from ota_core.stores.interfaces import Deliveries, Images
 
-# Lambda answers with 6 MB at most, and base64 takes a third more
+# Lambda answers with at most 6 MB, and base64 adds a third
 # (https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html).
 MAX_CONTENT_BYTES = 4_500_000
 REDIRECT_SECONDS = 300
@@ -38,7 +38,7 @@ class FirmwareRequest:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """An answer that is no error; `content` is None where it has none.
+    """An answer that is not an error; `content` is None if it has none.
 
     `size` is how many bytes of the image the client gets, from here or from S3.
     """
@@ -50,7 +50,7 @@ class Delivered:
 
 
 class DownloadRefused(OtaError):  # noqa: N818 - what happens to the download
-    """There is nothing to deliver; `status` and `headers` are what RFC 9110 has for the reason."""
+    """There is nothing to deliver; `status` and `headers` are what RFC 9110 prescribes for the reason."""
 
     def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(code, message)
@@ -62,7 +62,7 @@ class Delivery:
     """Answers requests for images."""
 
     def __init__(self, releases: Deliveries, images: Images, *, redirects: bool) -> None:
-        """Args: redirects: whether to send every download to S3, not only one that is too large for an answer."""
+        """Args: redirects: whether to send every download to S3, not only those too large for an answer."""
         self._releases = releases
         self._images = images
         self._redirects = redirects
@@ -81,7 +81,7 @@ class Delivery:
             "ETag": validators.etag,
             "Last-Modified": format_http_date(validators.last_modified),
             "Accept-Ranges": "bytes",
-            # A client may keep the image, but has to ask whether the release still stands.
+            # A client may keep the image, but must ask whether the release still stands.
             "Cache-Control": "private, no-cache, no-transform",
         }
         match evaluate(request.conditions, validators):
@@ -104,14 +104,14 @@ class Delivery:
             released = self._releases.find(product, version)
             if isinstance(released, Withdrawn):
                 raise DownloadRefused(
-                    410, "release_withdrawn", f"{product} {version} was withdrawn. Ask for an update anew."
+                    410, "release_withdrawn", f"{product} {version} was withdrawn. Check for an update again."
                 )
             if released is not None:
                 return released
         raise DownloadRefused(
             404,
             "firmware_unknown",
-            f"There is no release {version[:64]!r} of {product[:63]!r}. Take the URL from a notification as it is.",
+            f"There is no release {version[:64]!r} of {product[:63]!r}. Use the URL from a notification unchanged.",
         )
 
     def _content(self, image: StoredImage, part: ByteRange | None, headers: dict[str, str]) -> Delivered:
@@ -128,7 +128,7 @@ class Delivery:
 def _part(
     request: FirmwareRequest, image: StoredImage, validators: Validators, headers: dict[str, str]
 ) -> ByteRange | None:
-    """The part that is asked for, or None for the whole."""
+    """The requested part, or None for the whole image."""
     if not range_applies(request.conditions, validators, request.now):
         return None
     part = requested_range(request.range, image.size)

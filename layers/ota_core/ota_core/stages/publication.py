@@ -22,14 +22,14 @@ class Notifier(Protocol):
 def publish_batch(store: FirmwareStore, notifier: Notifier, batch_key: str) -> int:
     """Publish the messages of a batch, unless an earlier attempt, of this execution or another, did.
 
-    A batch that breaks half-way is repeated whole; one that is done leaves a mark beside it.
+    A batch that breaks halfway is repeated from the start; one that is done leaves a mark beside it.
 
     Returns:
-        How many messages were published: none for a batch that is done.
+        How many messages were published: 0 for a batch that was done before.
     """
     mark = f"{batch_key}.done"
     with ThreadPoolExecutor() as pool:
-        # Meanwhile, for a batch is hardly ever done.
+        # Read it while checking for the mark, because a batch is hardly ever done.
         reading = pool.submit(store.read_current, batch_key)
         if store.is_there(mark):
             return 0

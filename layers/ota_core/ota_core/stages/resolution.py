@@ -1,4 +1,4 @@
-"""Whom a wave tells, or a withdrawal, cut into the batches that are published."""
+"""Which devices a wave or a withdrawal tells, cut into the batches that are published."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BATCH_SIZE = 1000
 
 
 class Resolution:
-    """Resolves the waves of releases to batches of messages."""
+    """Resolves the waves of releases into batches of messages."""
 
     def __init__(self, store: FirmwareStore, waves: Waves, *, topic_prefix: str, api_url: str) -> None:
         self._store = store
@@ -33,7 +33,7 @@ class Resolution:
     def resolve_wave(
         self, release_id: str, execution: str, *, wave: int, percent: float, earlier_percent: float
     ) -> contracts.BatchIndex:
-        """Record the release's devices, with the first wave, and write the batches of a wave.
+        """Write the batches of a wave; for the first wave, record the release's devices before that.
 
         Repeating it writes the same again.
 
@@ -52,7 +52,7 @@ class Resolution:
         return batches.close()
 
     def resolve_withdrawal(self, release_id: str, execution: str) -> contracts.BatchIndex:
-        """Write the batches that take a release back: what stood before it stands again, and who waits is told.
+        """Write the batches that withdraw a release: what stood before it stands again, and waiting devices are told.
 
         Raises:
             ReleaseSuperseded: the execution does not own the release.
@@ -103,7 +103,7 @@ class _Batches:
         self.clear()
 
     def clear(self) -> None:
-        """Begin again."""
+        """Start over."""
         self._index: list[str] = []
         self._messages = 0
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from ota_core.stores.trusted_keys import TrustedKeys
 
-# What a member of another build, lying under the same name, looks like: its right partner may still be on the way.
+# A file of another build under the same name looks like this: the right one may still be on its way.
 _MAY_RESOLVE_ITSELF = {
     RejectionCode.IMAGE_SIZE_MISMATCH,
     RejectionCode.IMAGE_SHA256_MISMATCH,
@@ -50,11 +50,11 @@ class Accepted:
         members: the object versions that were checked.
         release_id: of the release that it is to become.
         manifest_sha256: hex, of the signed payload.
-        envelope: the signed part and its signatures, without what else was dropped.
+        envelope: the signed part and its signatures, without anything else in the file.
         keyid: of the signer.
-        image: the stored copy of the very bytes that were checked.
-        targets: the normalised list of MACs, one a line; None for the whole fleet.
-        target_count: how many devices are listed, 0 where tags name them; None for the whole fleet.
+        image: the stored copy of the exact bytes that were checked.
+        targets: the normalised list of MACs, one per line; None for the whole fleet.
+        target_count: how many devices are listed, 0 if tags select them; None for the whole fleet.
         warnings: for the release's record.
     """
 
@@ -71,7 +71,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A drop at fault. `pending`: one that may still be completed or put right within the grace period."""
+    """A drop at fault. `pending`: it may still be completed or corrected within the grace period."""
 
     members: list[ObjectVersion]
     reason: DropRejected
@@ -80,7 +80,7 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A drop that lacks members. No error."""
+    """A drop that lacks members, which is not an error."""
 
     missing: list[str]
 
@@ -94,7 +94,7 @@ class NothingToDo:
 
 @dataclass(frozen=True, slots=True)
 class _Sound:
-    """What the checks of a good drop gave. `macs` are the listed devices, None where none are listed."""
+    """What the checks of a good drop found. `macs` are the listed devices, None if none are listed."""
 
     opened: OpenedEnvelope
     manifest: Manifest
@@ -106,7 +106,7 @@ class _Sound:
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """The object versions that were looked at, and what they are."""
+    """The object versions that were looked at, and the verdict on them."""
 
     members: list[ObjectVersion]
     verdict: _Sound | DropRejected
@@ -127,21 +127,21 @@ class Validation:
 
         Args:
             key: of the object whose arrival started the execution. Which version it was does not matter: the drop is
-                what lies there now, and a version that came later has an execution of its own.
+                what is there now, and a later version has its own execution.
             execution: the execution's ARN, which claims the drop.
             now: aware.
-            pending: after a grace period, the members that were found wanting before it.
+            pending: after a grace period, the members that failed before it.
         """
         try:
             judged = self._judge(key, now)
         except ObjectGone as gone:
-            return NothingToDo(f"{gone} was moved meanwhile")
+            return NothingToDo(f"{gone} has been moved")
         if not isinstance(judged, _Judged):
             return judged
         members, verdict = judged.members, judged.verdict
         if pending is not None and set(members) != set(pending):
-            return NothingToDo("a newer member arrived, and its own execution acts")
-        # Before a verdict of either kind: only the execution that has the drop may pronounce it.
+            return NothingToDo("a newer member arrived; its own execution handles the drop")
+        # Whatever the verdict: only the execution that claimed the drop may act on it.
         if not self._store.claim(members, execution):
             return NothingToDo("another execution has this drop")
         if isinstance(verdict, DropRejected):
@@ -150,12 +150,12 @@ class Validation:
         return self._accept(members, verdict)
 
     def _judge(self, key: str, now: datetime) -> _Judged | Waiting | NothingToDo:
-        """Look at the drop, and change nothing. A drop at fault is a verdict and not an error."""
+        """Look at the drop without changing anything. A drop at fault is a verdict, not an error."""
         try:
             drop = inbox.locate(key)
         except DropRejected as reason:
             return self._judge_stranger(key, reason)
-        # What does not need the other's answer is asked at once: a drop waits for S3, not for us.
+        # In parallel, because a drop spends its time waiting for S3, not for us.
         with ThreadPoolExecutor() as pool:
             finding = pool.submit(self._store.find, drop.key(Member.IMAGE))
             fetched = self._store.fetch(drop.key(Member.MANIFEST), MAX_ENVELOPE_BYTES)
@@ -180,9 +180,9 @@ class Validation:
     def _judge_stranger(self, key: str, reason: DropRejected) -> _Judged | NothingToDo:
         stranger = self._store.find(key)
         if stranger is None:
-            return NothingToDo(f"{key} was moved meanwhile")
+            return NothingToDo(f"{key} has been moved")
         if key.endswith("/") and stranger.size == 0:
-            return NothingToDo("a folder marker, as the AWS console makes them")
+            return NothingToDo("a folder marker, such as the AWS console creates")
         return _Judged([stranger], reason)
 
     def _find_targets(self, drop: Drop) -> ObjectVersion:

@@ -1,4 +1,4 @@
-"""Devices that ask, and what is for them, in PostgreSQL."""
+"""Device check-ins in PostgreSQL, and the releases that answer them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ota_core.rules.release_state import OFFERED
 if TYPE_CHECKING:
     from ota_core.stores.database import Database
 
-# Who has the API key can make up MACs. A made-up one is answered, but beyond so many devices (five times the fleet that
-# the project is made for, half a GiB) no new one is recorded. The planner's estimate costs nothing to ask.
+# Anyone with the API key can fake devices. A fake one gets an answer, but beyond this many devices (five times the
+# fleet that the project is built for, half a GiB) no new one is recorded. Reading the planner's estimate costs nothing.
 MAX_DEVICES = 5_000_000
 
 # Three look-ups by index, however many devices and releases there are. Within a product ids rise with sequences,
 # because a product's releases are registered one after the other; so the primary key of release_targets, read
-# backwards, gives a device's latest release first. A release that is rolled out is for the devices that its waves have
-# reached so far.
+# backwards, yields a device's latest release first. A release that is rolling out is for the devices that its waves
+# have reached so far.
 STATEMENT = f"""
 WITH seen AS (
     INSERT INTO devices (mac, product, running_version)
@@ -51,7 +51,7 @@ SELECT release_id, version, envelope, allow_downgrade, expires_at FROM (
 
 
 class CheckInStore:
-    """Records that devices asked, and finds what is for them."""
+    """Records check-ins, and finds the releases that answer them."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -59,7 +59,7 @@ class CheckInStore:
     def check_in(self, *, mac: str, product: str, running_version: str | None) -> Candidate | None:
         """Record that a device was seen and what it says it runs; find its latest published release, if there is one.
 
-        The product of a device that ever reported a status, which takes its certificate, stays as it is.
+        A device that ever reported a status, which takes its certificate, keeps its recorded product.
 
         Args:
             mac: as `AA:BB:CC:DD:EE:FF`.

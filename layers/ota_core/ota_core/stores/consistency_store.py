@@ -1,4 +1,4 @@
-"""What PostgreSQL records of releases, for checking that it fits together."""
+"""What PostgreSQL records about releases, for the consistency check."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ota_core.stores.database import Database
 
 _WAVES = "CASE WHEN rollout IS NULL THEN 1 ELSE jsonb_array_length(rollout -> 'waves') END"
-# Each gives the names of what breaks it.
+# Each query returns the names of what breaks its rule.
 _RULES = {
     "version_has_several_images": "SELECT product || ' ' || version FROM releases GROUP BY product, version"
     " HAVING count(DISTINCT image_sha256) > 1",
@@ -77,7 +77,7 @@ class ConsistencyStore:
         return self._database.transaction(_read_releases)
 
     def broken_rules(self) -> list[Violation]:
-        """What rows show by themselves."""
+        """What the rows alone show."""
         return self._database.transaction(_broken_rules)
 
 

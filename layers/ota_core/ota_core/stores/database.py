@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _RDS_CERTIFICATES = Path(__file__).parent / "certificates" / "rds-global-bundle.pem"
-# Longer than any statement of the project but the COPY of a million targets, which streams.
+# Longer than any of the project's statements takes, except the COPY of a million targets, which streams.
 _SOCKET_TIMEOUT_SECONDS = 60.0
 # SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html). Class 57P: the server is shutting down,
 # crashed or not ready; 0A000: a migration changed what a prepared statement selects.
@@ -49,7 +49,7 @@ class DatabaseSettings:
 
 
 def is_outage(error: Exception) -> bool:
-    """Whether the database could not be reached or could not serve, as opposed to refusing a statement."""
+    """Whether the database was unreachable or could not serve, as opposed to refusing a statement."""
     if isinstance(error, DatabaseError):
         return str(error.args[0].get("C")).startswith(_OUTAGES)
     return isinstance(error, (InterfaceError, OSError))
@@ -58,13 +58,13 @@ def is_outage(error: Exception) -> bool:
 class _Connection(Connection):  # type: ignore[misc] # pg8000 ships no type information
     """Prepares each statement once.
 
-    To parse one costs pg8000, and to plan it the server, more than most of our statements themselves.
+    Parsing one in pg8000 and planning it in the server cost more than running most of our statements.
     """
 
     def __init__(self, *args: Any, **settings: Any) -> None:  # noqa: ANN401 - pg8000's own
         super().__init__(*args, **settings)
         # pg8000 writes a statement in several pieces. Nagle's algorithm (RFC 896) holds the last of them back until the
-        # server acknowledges the first, for which that takes its time: 40 ms on Linux.
+        # server acknowledges the first, which it delays: 40 ms on Linux.
         self._usock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._prepared: dict[str, PreparedStatement] = {}
 
@@ -74,7 +74,7 @@ class _Connection(Connection):  # type: ignore[misc] # pg8000 ships no type info
         if sql not in self._prepared:
             self._prepared[sql] = self.prepare(sql)
         rows = self._prepared[sql].run(**parameters)
-        self._context = self._prepared[sql]._context  # noqa: SLF001 - what `columns` tells of
+        self._context = self._prepared[sql]._context  # noqa: SLF001 - what `columns` reads
         return rows
 
 
@@ -92,7 +92,7 @@ class Database:
 
         Args:
             settings: where the database is and how to log in.
-            on_failure: called with every error of the database, whatever the caller makes of it.
+            on_failure: called with every error of the database, however the caller handles it.
             timeout_seconds: how long to wait for the server to accept a connection or to answer.
         """
         self._settings = settings
@@ -106,12 +106,12 @@ class Database:
         """Run `work` in a transaction.
 
         A connection that died while the function slept is replaced and `work` runs once more; nothing of the first
-        run was committed, unless the connection broke in the very commit: `work` must bear being repeated.
+        run was committed, unless the connection broke during the commit itself: `work` must be safe to repeat.
         """
         return self._attempt(lambda connection: self._in_transaction(connection, work))
 
     def statement(self, sql: str, **parameters: Any) -> list[list[Any]]:  # noqa: ANN401 - whatever columns hold
-        """Run one statement, which is a transaction by itself, as `transaction` would, in one round trip."""
+        """Run one statement as its own transaction, with the same retry as `transaction`, in one round trip."""
         return self._attempt(lambda connection: self._alone(connection, sql, parameters))
 
     def _attempt(self, work: Callable[[_Connection], _Result]) -> _Result:
@@ -191,7 +191,7 @@ def _secret_login(settings: DatabaseSettings) -> Callable[[], tuple[str, str]]:
 def _iam_login(settings: DatabaseSettings) -> Callable[[], tuple[str, str]]:
     if not settings.database_user:
         raise ConfigurationError(
-            "setting_missing", "Neither DATABASE_SECRET_ARN nor DATABASE_USER is set; one of them says how to log in."
+            "setting_missing", "Neither DATABASE_SECRET_ARN nor DATABASE_USER is set; set one of them to log in."
         )
     client = boto3.client("rds")
 

@@ -1,4 +1,4 @@
-"""Which images may be downloaded, as PostgreSQL knows it."""
+"""Which images may be downloaded, according to PostgreSQL."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # How long a withdrawal may go unnoticed by a warm function.
 FRESH_SECONDS = 15.0
-# How long downloads go on while the database cannot be asked; meanwhile nobody can withdraw anything either.
+# How long downloads continue while the database is unavailable; nobody can withdraw anything then either.
 STALE_SECONDS = 600.0
 # As many versions as one function sees in a while; an entry takes half a KiB.
 _MAX_REMEMBERED = 256
@@ -40,7 +40,7 @@ class Withdrawn:
 
 
 class DeliveryStore:
-    """Finds the image of a version. An answer serves for `FRESH_SECONDS`, so that most chunks cost no query."""
+    """Finds the image of a version. An answer is reused for `FRESH_SECONDS`, so that most chunks cost no query."""
 
     def __init__(self, database: Transactions, clock: Callable[[], float] = time.monotonic) -> None:
         self._database = database
@@ -48,7 +48,7 @@ class DeliveryStore:
         self._remembered: dict[tuple[str, str], tuple[float, float, ReleasedImage]] = {}
 
     def find(self, product: str, version: str) -> ReleasedImage | Withdrawn | None:
-        """The image of a product's version, or None where there is no such release."""
+        """The image of a product's version, or None if there is no such release."""
         now = self._clock()
         asked_at, checked_at, remembered = self._remembered.get((product, version), (0.0, 0.0, None))
         if remembered is not None and now - asked_at < FRESH_SECONDS:
@@ -58,7 +58,7 @@ class DeliveryStore:
         except Exception as error:
             if remembered is None or now - checked_at >= STALE_SECONDS or not is_outage(error):
                 raise
-            # Not every chunk of the next seconds shall wait for the timeout.
+            # So that not every chunk of the next seconds waits for the timeout.
             self._remembered[product, version] = (self._clock(), checked_at, remembered)
             return remembered
         self._remembered.pop((product, version), None)

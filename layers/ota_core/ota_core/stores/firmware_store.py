@@ -64,9 +64,9 @@ class FirmwareStore:
         return ObjectVersion(key, head["VersionId"], head["ContentLength"])
 
     def fetch(self, key: str, max_bytes: int) -> tuple[ObjectVersion, bytes | None] | None:
-        """The current version of an object and its bytes, in one call; None where there is no object.
+        """The current version of an object and its bytes, in one call; None if there is no object.
 
-        Of one that is larger than `max_bytes` no byte is read, and there is None in place of the bytes.
+        One that is larger than `max_bytes` is not read, and its bytes are None.
         """
         try:
             answer = self._s3.get_object(Bucket=self._bucket, Key=key)
@@ -84,7 +84,7 @@ class FirmwareStore:
         """All bytes of an object version, at most `version.size` of them.
 
         Raises:
-            ObjectGone: it was moved meanwhile.
+            ObjectGone: it has been moved.
         """
         try:
             answer = self._s3.get_object(Bucket=self._bucket, Key=version.key, VersionId=version.version_id)
@@ -104,17 +104,17 @@ class FirmwareStore:
         return self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read()
 
     def write(self, key: str, body: bytes) -> ObjectVersion:
-        """Write an object; S3 refuses bytes that were damaged on the way."""
+        """Write an object; S3 refuses bytes that were damaged in transit."""
         checksum = base64.b64encode(hashlib.sha256(body).digest()).decode()
         answer = self._s3.put_object(Bucket=self._bucket, Key=key, Body=body, ChecksumSHA256=checksum)
         return ObjectVersion(key, answer["VersionId"], len(body))
 
     def write_once(self, key: str, body: bytes) -> bytes:
-        """Write an object unless one of this key is there; give back what is there now."""
+        """Write an object unless the key exists; return what is there now."""
         return body if self._create(key, body) else self.read_current(key)
 
     def _create(self, key: str, body: bytes) -> bool:
-        """Write an object, or give False where one of this key is there."""
+        """Write an object and return True, or return False if the key exists."""
         try:
             self._s3.put_object(Bucket=self._bucket, Key=key, Body=body, IfNoneMatch="*")
         except ClientError as error:
@@ -124,7 +124,7 @@ class FirmwareStore:
         return True
 
     def claim(self, members: list[ObjectVersion], execution: str) -> bool:
-        """Take this exact set of object versions for an execution; False when another one has it.
+        """Claim this exact set of object versions for an execution; False if another one has it.
 
         Each member's upload starts an execution, and EventBridge delivers at least once: the first to claim a
         complete drop acts on it, the others end.
@@ -134,7 +134,7 @@ class FirmwareStore:
         return self.write_once(key, execution.encode()) == execution.encode()
 
     def remember_key(self, keyid: str, pem: bytes) -> None:
-        """Keep the public key of a release, so that its signature can be checked after the key was revoked."""
+        """Keep the public key of a release, so that its signature can be checked after the key is revoked."""
         self._create(f"{KEYS}{keyid}.pem", pem)
 
     def remembers_key(self, keyid: str) -> bool:
@@ -147,7 +147,7 @@ class FirmwareStore:
             self._move(member, ARCHIVE)
 
     def reject(self, members: list[ObjectVersion], reason: Mapping[str, object]) -> str:
-        """Move a drop's members to `rejected/`, beside the reason; gives the reason's key."""
+        """Move a drop's members to `rejected/`, beside the reason; return the reason's key."""
         key = reason_key(members[0].key)
         self._write_json(key, reason)
         for member in members:
@@ -155,11 +155,11 @@ class FirmwareStore:
         return key
 
     def write_status(self, members: list[ObjectVersion], status: Mapping[str, object]) -> None:
-        """Say what became of a drop where its build server looks."""
+        """Write the result of a drop where its build server looks."""
         self._write_json(status_key(members[0].key), status)
 
     def _write_json(self, key: str, document: Mapping[str, object]) -> None:
-        # A field on each line, for shells without a JSON parser.
+        # One field per line, for shells without a JSON parser.
         self.write(key, json.dumps(document, indent=2).encode() + b"\n")
 
     def discard(self, key: str, version_id: str) -> None:

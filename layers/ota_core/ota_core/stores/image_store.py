@@ -1,4 +1,4 @@
-"""The released images' bytes: read from S3 by exact object version, and kept in memory while they are asked for."""
+"""The released images' bytes: read from S3 by exact object version, and kept in memory while in demand."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MISSING = {"NoSuchKey", "NoSuchVersion", "InvalidRange"}
 
 
 class ImageDamaged(OtaError):  # noqa: N818 - a state of the world
-    """What is stored is not what was released. Nothing of it is handed out."""
+    """What is stored is not what was released. None of it is served."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class StoredImage:
 
 
 class ImageStore:
-    """Reads images, and keeps those that were read last."""
+    """Reads images, and keeps the most recently read ones."""
 
     def __init__(self, s3: S3Client, bucket: str, capacity: int) -> None:
         """Args: capacity: bytes to keep at most. A larger image is read from S3 for every request."""
@@ -47,12 +47,12 @@ class ImageStore:
     def read(self, image: StoredImage, part: ByteRange) -> bytes | memoryview:
         """The bytes of a part of an image.
 
-        An image that can be kept is loaded whole and checked against its SHA-256 first. Of a larger one only the part
-        is read, and S3 answers for it.
+        An image that can be kept is loaded whole and checked against its SHA-256 first. For a larger one only the part
+        is read, and S3 vouches for it.
 
         Raises:
             ImageDamaged: the image is not what was released.
-            ClientError, BotoCoreError: S3 cannot be asked.
+            ClientError, BotoCoreError: the call to S3 failed.
         """
         if image.size > self._capacity:
             return self._fetch(image, part.first, part.last)
@@ -63,7 +63,7 @@ class ImageStore:
         return memoryview(self._kept[image])[part.first : part.last + 1]
 
     def presign(self, image: StoredImage, seconds: int) -> str:
-        """A URL from which anybody can download the image for so long."""
+        """A URL from which anyone can download the image for this long."""
         return self._s3.generate_presigned_url(
             "get_object",
             Params={"Bucket": self._bucket, "Key": image.key, "VersionId": image.version_id},
@@ -102,5 +102,5 @@ def _damaged(image: StoredImage, why: str) -> ImageDamaged:
     return ImageDamaged(
         "image_damaged",
         f"{image.key} (version {image.version_id}) is not the image that was released: {why}. "
-        "Withdraw the release, and sign the image again under another version.",
+        "Withdraw the release, and sign the image again with another version.",
     )

@@ -1,4 +1,4 @@
-"""Drops that were rejected, as they lie in S3."""
+"""Rejected drops in S3."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import ObjectTypeDef
 
-# S3 lists by name, so what was rejected last is known only when all were seen. 20 requests take about 2 seconds; the
-# bucket forgets what was rejected 90 days ago.
+# S3 lists by name, so the latest rejections are known only after listing all. 20 requests take about 2 seconds; the
+# bucket deletes rejected drops after 90 days.
 MAX_OBJECTS = 20_000
 _PARALLEL_READS = 10
-# Far more than a reason has. Whoever can write there otherwise must not fill our memory.
+# Far more than a reason needs. Anyone else who can write there must not fill our memory.
 _MAX_REASON_BYTES = 64 * 1024
 
 Position = tuple[int, str]
@@ -35,8 +35,8 @@ class RejectionStore:
         """A page of rejected drops, the latest first: `drops`, `next` where there are more, and `is_complete`.
 
         Args:
-            before: position of the page, from a cursor `rejected`.
-            limit: of the page.
+            before: position of the page, from a `rejected` cursor.
+            limit: how many drops a page has.
         """
         pages = self._s3.get_paginator("list_objects_v2").paginate(
             Bucket=self._bucket, Prefix=REJECTED, PaginationConfig={"MaxItems": MAX_OBJECTS}
@@ -59,7 +59,7 @@ class RejectionStore:
             reason = strict_json.loads(body)
             return {"stem": stem} | {name: reason[name] for name in ("code", "message", "stage", "at", "versions")}
         except (ValueError, KeyError, TypeError):  # Not written by the pipeline.
-            message = f"s3://{self._bucket}/{key} is no reason as the pipeline writes it."
+            message = f"s3://{self._bucket}/{key} is not a reason that the pipeline wrote."
             return {"stem": stem, "code": "reason_unreadable", "message": message} | dict.fromkeys(
                 ("stage", "at", "versions")
             )

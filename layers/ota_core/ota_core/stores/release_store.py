@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewRelease:
-    """A validated drop, on its way to become a release.
+    """A validated drop, on its way to becoming a release.
 
     Attributes:
-        envelope: the signed manifest's JSON, without what is not signed.
+        envelope: the signed manifest's JSON, without anything unsigned.
         keyid: of the signer.
         image_key, image_version_id: the stored image.
-        targets_key, targets_version_id: the stored list of devices; None where the manifest lists none.
+        targets_key, targets_version_id: the stored list of devices; None if the manifest lists none.
         target_count: listed devices; None for the whole fleet.
         drop_members: the object versions of the drop.
     """
@@ -49,21 +49,21 @@ class NewRelease:
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """The release exists and this execution owns it; `version` is what it got."""
+    """The release exists and this execution owns it; `version` is the one it got."""
 
     version: str
 
 
 @dataclass(frozen=True, slots=True)
 class AlreadyReleased:
-    """This very manifest was released before."""
+    """This exact manifest was released before."""
 
     version: str
 
 
 @dataclass(frozen=True, slots=True)
 class InProgress:
-    """This very manifest is owned by another execution, which may run or have failed."""
+    """This exact manifest is owned by another execution, which may be running or have failed."""
 
     execution: str
 
@@ -73,7 +73,7 @@ class ReleaseSuperseded(Exception):  # noqa: N818 - a state of the world, which 
 
 
 class ReleaseStore:
-    """The releases."""
+    """Registers releases."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -111,14 +111,14 @@ def _register(
     try:
         version = admission.assign_version(manifest, line)
     except DropRejected:
-        # So is a manifest that was registered before: its own sequence is among those that were accepted.
+        # A manifest that was registered before ends up here too: its own sequence was accepted then.
         earlier = _find_earlier(connection, release)
         if not earlier:
             raise
     else:
         if _insert(connection, release, version, admission.higher_version(version, line), execution):
             return Registered(version)
-        # Unless an operator has put the product's numbers back since.
+        # Only possible after an operator has put the product's numbers back.
         earlier = _find_earlier(connection, release)
     return _register_again(connection, release, earlier[0], execution, take_over_from)
 
@@ -148,7 +148,7 @@ def _register_again(
     if owner != take_over_from:
         return InProgress(owner)
     connection.run(
-        # What broke left its own members in the inbox, perhaps under other names.
+        # The broken execution left its own members in the inbox, perhaps under other names.
         "UPDATE releases SET execution_arn = :execution, drop_members = drop_members || CAST(:members AS jsonb) "
         "WHERE manifest_sha256 = :manifest_sha256",
         execution=execution,
@@ -159,13 +159,13 @@ def _register_again(
 
 
 def _insert(connection: Connection, release: NewRelease, version: str, latest_version: str, execution: str) -> bool:
-    """Record a release, and find in the same round trip what stands against it.
+    """Record a release, and find in the same round trip whether its version conflicts with another's.
 
     Returns:
-        Whether it is recorded: not when its manifest was before.
+        Whether it was recorded: False if its manifest was recorded before.
 
     Raises:
-        DropRejected: the version was released with other bytes. It is for the transaction to take the release back.
+        DropRejected: the version was released with different bytes. Rolling back the transaction removes the release.
     """
     manifest = release.manifest
     [(is_new, conflicting_sha256)] = connection.run(
@@ -218,7 +218,7 @@ def lock_owned_release(connection: Connection, release_id: str, execution: str) 
     """The row id of a release that this execution owns, locked until the transaction ends.
 
     Raises:
-        ReleaseSuperseded: it does not own the release, or not any more.
+        ReleaseSuperseded: it does not own the release, or no longer does.
     """
     rows = connection.run(
         "SELECT id, execution_arn FROM releases WHERE release_id = :release_id FOR NO KEY UPDATE", release_id=release_id

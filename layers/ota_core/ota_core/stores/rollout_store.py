@@ -1,4 +1,4 @@
-"""How far each release is, in PostgreSQL: what was told, what devices answered, and what was decided."""
+"""How far along each release is, in PostgreSQL: who was told, what devices answered, and what was decided."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from ota_core.formats import contracts
     from ota_core.stores.database import Database
 
-# A device that was not seen for so long is no part of the fleet that a wave is expected to reach.
+# A device that was not seen for this long is not part of the fleet that a wave is expected to reach.
 FLEET_MEMORY_DAYS = 30
-# One statement, which sees one moment: statuses come in all the time.
+# One statement, so that all counts are of the same moment: statuses keep arriving.
 _COUNT = """
 SELECT * FROM (
     SELECT count(*), count(*) FILTER (WHERE {proven}), count(device_states.mac),
@@ -34,7 +34,7 @@ SELECT * FROM (
     FROM device_states WHERE release = :release
 ) AS of_all
 """
-# Anybody with the API key may check in for any MAC; a status takes the device's certificate.
+# Anyone with the API key can check in for any MAC; a status takes the device's certificate.
 _COUNT_IN_FLEET = _COUNT.format(
     told="devices",
     proven="EXISTS (SELECT FROM device_states AS proof WHERE proof.mac = told.mac)",
@@ -53,7 +53,7 @@ class Advance:
         numbers: what it was decided from.
         product, version: of the release.
         drop_members: the object versions of its drop.
-        is_end: the release was published or withdrawn by this very step, and not before.
+        is_end: this step, and no earlier one, published or withdrew the release.
         is_scheduled: its signer said when its waves may start.
     """
 

@@ -1,4 +1,4 @@
-"""What devices said of releases, in PostgreSQL."""
+"""What devices said about releases, in PostgreSQL."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ if TYPE_CHECKING:
 
 # The states, lowest first; the words are ours.
 _ORDER = f"ARRAY[{', '.join(repr(state.value) for state in DeviceState)}]"
-# In one state, a device that is well says few things of a release. Who has its certificate must not fill the database.
-# A batch more is possible, and what is recorded at the same moment.
+# A healthy device says few things about a release in one state. Anyone with its certificate must not be able to fill
+# the database. One batch may exceed this, and so may what is recorded at the same moment.
 _MAX_SAID = 50
 # One document, sent once: pg8000 writes an array, value by value, at twenty times the cost, and reads rows as slowly.
 #
-# Devices first, in the order of MACs, and everything else only when all are locked (`count(*)` reads `seen` to its
-# end): from then on no other transaction records these devices. What ON CONFLICT finds is the row of now, whenever the
-# statement began.
+# Devices first, ordered by MAC, and everything else only when all are locked (`count(*)` reads `seen` to its end): from
+# then on no other transaction records these devices. ON CONFLICT finds the current row, whenever the statement began.
 _RECORD = f"""
 WITH messages AS (
     SELECT number, releases.release_id, releases.id AS release, releases.product, CAST(item ->> 1 AS macaddr) AS mac,
@@ -81,8 +80,8 @@ SELECT (SELECT coalesce(json_object_agg(DISTINCT release_id, product), '{{}}') F
     coalesce(json_agg(number), '[]'), coalesce(json_agg(number) FILTER (WHERE is_new), '[]')
 FROM numbered
 """  # noqa: S608 - the words are ours
-# What a device runs, and is, follows from the latest release that it spoke of and the highest state there, in whatever
-# order it was heard. A release that it refused may be another product's.
+# What a device runs, and its product, follow from the latest release that it reported and the highest state there, in
+# whatever order its reports arrived. A release that it rejected may be another product's.
 _UPDATE_DEVICES = f"""
 UPDATE devices SET
     running_version = coalesce((
@@ -100,7 +99,7 @@ WHERE mac = ANY(CAST(:macs AS macaddr[]))
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What a device said of a release for the first time."""
+    """What a device said about a release for the first time."""
 
     product: str
     status: DeviceStatus
@@ -108,11 +107,11 @@ class News:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What came of a batch.
+    """The result of recording a batch.
 
     Attributes:
-        unknown: the ids of releases that do not exist; nothing was recorded of them.
-        news: what had not been said before, in no order.
+        unknown: the ids of releases that do not exist; nothing was recorded for them.
+        news: what had not been said before, in no particular order.
     """
 
     unknown: set[str]
@@ -128,8 +127,8 @@ class StatusStore:
     def record(self, statuses: Sequence[DeviceStatus]) -> Recorded:
         """Record a batch in one transaction. Repetition and order change nothing.
 
-        Of a device that has said fifty different things in one state of a release, nothing new is kept that it says in
-        this state.
+        Once a device has said fifty different things in one state of a release, nothing new that it says in this state
+        is kept.
         """
         messages = json.dumps(
             [

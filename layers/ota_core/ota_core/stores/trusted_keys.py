@@ -1,6 +1,6 @@
 """The trusted public keys: SSM parameters under `/<stack>/trusted-keys/<keyid>`.
 
-Every validation asks anew: a key is trusted as soon as its parameter is there, and revoked as soon as it is gone.
+Every validation asks again: a key is trusted as soon as its parameter is there, and revoked as soon as it is gone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class TrustedKeys:
     """Looks trusted keys up in SSM Parameter Store."""
 
     def __init__(self, ssm: SSMClient, prefix: str) -> None:
-        """Args: prefix: the parameters' path without a slash at its end."""
+        """Args: prefix: the parameters' path without a trailing slash."""
         self._ssm = ssm
         self._prefix = prefix
 

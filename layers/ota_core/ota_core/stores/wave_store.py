@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StoredRelease:
-    """A release as it was registered; `percent` of its devices were told so far."""
+    """A release as it was registered; `percent` of its devices have been told so far."""
 
     release_id: str
     version: str
@@ -34,7 +34,7 @@ class StoredRelease:
 
     @property
     def is_for_whole_fleet(self) -> bool:
-        """Whether one message tells everybody."""
+        """Whether one message tells every device."""
         return isinstance(self.manifest.targets, AllDevices)
 
     def notification(self, api_url: str, percent: float) -> bytes:
@@ -45,7 +45,7 @@ class StoredRelease:
             version=self.version,
             envelope=self.envelope.encode(),
             api_url=api_url,
-            # A listed device is told on its own topic only when its wave is there, so it need not find out itself.
+            # A listed device is told on its own topic when its wave comes, so it need not work out its cohort.
             percent=percent if self.is_for_whole_fleet else 100,
         )
 
@@ -60,7 +60,7 @@ class WaveStore:
         """A release that this execution owns.
 
         Raises:
-            ReleaseSuperseded: it does not.
+            ReleaseSuperseded: the execution does not own it.
         """
         rows = self._database.statement(
             f"{_SELECT} WHERE release_id = :release_id AND execution_arn = :execution",
@@ -77,10 +77,10 @@ class WaveStore:
         Args:
             release_id: the release.
             execution: ARN of the execution that owns it.
-            chunks: gives a text with one `AA:BB:CC:DD:EE:FF` a line, in pieces; called once an attempt.
+            chunks: returns a text with one `AA:BB:CC:DD:EE:FF` per line, in pieces; called once per attempt.
 
         Raises:
-            ReleaseSuperseded: the execution does not own the release any more.
+            ReleaseSuperseded: the execution no longer owns the release.
         """
 
         def work(connection: Connection) -> None:
@@ -94,7 +94,7 @@ class WaveStore:
         """Record the devices that have any of the tags now, once: later waves are for the same devices.
 
         Raises:
-            ReleaseSuperseded: the execution does not own the release any more.
+            ReleaseSuperseded: the execution no longer owns the release.
         """
 
         def work(connection: Connection) -> None:
@@ -124,9 +124,9 @@ class WaveStore:
             above: percent that earlier waves reached.
             up_to: percent that this wave reaches.
             size: of a batch, in devices.
-            write: takes a batch; an attempt that is repeated begins at number 0 again.
+            write: takes a batch; a repeated attempt starts at number 0 again.
         """
-        # To ask it of a device costs more than to read its row, and nobody is above 100 % or below 0.
+        # Working out a device's cohort costs more than reading its row, and no device is above 100 % or below 0.
         is_reached = "in_cohort(:release_id, mac, :up_to)" if up_to < 100 else "true"
         was_reached = "in_cohort(:release_id, mac, :above)" if above > 0 else "false"
 
@@ -147,7 +147,7 @@ class WaveStore:
         self._database.transaction(work)
 
     def last_word(self, product: str | None) -> StoredRelease | None:
-        """The fleet-wide release that stands now: of a product, or of all products the one that was told last."""
+        """The fleet-wide release that stands now: a product's, or the one of any product that was told last."""
 
         def work(connection: Connection) -> StoredRelease | None:
             of_product = "product = :product ORDER BY sequence" if product else "true ORDER BY wave_published_at"
@@ -171,7 +171,7 @@ def _stored(row: list[Any]) -> StoredRelease:
 
 
 def _copy_rows(release: int, chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Put the release's id before every line of a text that comes in chunks, as COPY's text format wants columns."""
+    """Put the release's id before every line of a text that comes in chunks, as a column in COPY's text format."""
     column = b"%d\t" % release
     at_line_start = True
     for chunk in chunks:
