@@ -532,7 +532,7 @@ def test_passphrase_is_asked_for_on_a_terminal(place, entered):
     )
     os.close(theirs)
     asked = b""
-    while b"Passphrase of locked.pem: " not in asked:
+    while b"Passphrase for locked.pem: " not in asked:
         asked += os.read(ours, 1000)
     os.write(ours, entered.encode() + b"\n")
     printed, _ = process.communicate(timeout=60)

@@ -1,1 +1,1 @@
-"""The signing helper: makes keys, signs firmware images for the release pipeline, and checks what was signed."""
+"""The signing helper: creates keys, signs firmware images for the release pipeline, and checks what was signed."""

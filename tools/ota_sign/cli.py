@@ -36,7 +36,7 @@ _MAX_ROLLOUT_BYTES = 64 * 1024
 
 
 class _Commands(click.Group):
-    """Turns what goes wrong into one line for a person, with its code, and exit status 1."""
+    """Turns an error into one line for a person, with its code, and exit status 1."""
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -49,7 +49,7 @@ def _duration(value: str) -> timedelta:
     """A time span such as 90m, 12h or 30d."""
     match = re.fullmatch(r"(\d{1,7})([mhd])", value, re.ASCII)
     if match is None:
-        raise click.BadParameter(f"{value!r} is no time span; expected a number and m, h or d, such as 30d.")
+        raise click.BadParameter(f"{value!r} is not a time span; expected a number and m, h or d, such as 30d.")
     span = timedelta(minutes=int(match[1]) * {"m": 1, "h": 60, "d": 24 * 60}[match[2]])
     if not timedelta() < span <= _MAX_EXPIRY:
         raise click.BadParameter(f"{value!r} is out of range; expected 1m to {_MAX_EXPIRY.days}d.")
@@ -57,9 +57,9 @@ def _duration(value: str) -> timedelta:
 
 
 def _byte_count(value: str) -> int:
-    """A number of bytes, decimal or with 0x, as partition tables have them."""
+    """A number of bytes, decimal or with 0x, as in partition tables."""
     if re.fullmatch(r"0[xX][0-9a-fA-F]{1,8}|[1-9]\d{0,9}", value, re.ASCII) is None:
-        raise click.BadParameter(f"{value!r} is no number of bytes; expected one such as 1966080 or 0x1E0000.")
+        raise click.BadParameter(f"{value!r} is not a number of bytes; expected one such as 1966080 or 0x1E0000.")
     return int(value, 0)
 
 
@@ -82,9 +82,9 @@ def main() -> None:
     Each release: ota-sign sign app.bin --key private.pem --changelog "What is new"
                   then run the `aws s3 cp` lines that it prints.
 
-    Every command ends with status 0, or says in one line what is wrong, with a stable code in brackets, and ends
-    with status 1 (2 for wrong usage). Nothing is written then.
-    """  # noqa: D301 - click wants a real backspace before what it shall not wrap
+    A command that fails says why in one line, with a stable code in brackets, writes nothing, and exits with
+    status 1 (2 for wrong usage).
+    """  # noqa: D301 - click needs a real backspace before text that it must not wrap
 
 
 @main.command()
@@ -93,23 +93,21 @@ def main() -> None:
     "--bits", type=click.Choice(["2048", "3072", "4096"]), default="3072", show_default=True, help="Key size."
 )
 @click.option("--public", "public_file", type=_FILE, help="Also write the public key (PEM) to this file.")
-@click.option("--header", type=_FILE, help="Also write the public key as a C header, for firmware that is to trust it.")
+@click.option("--header", type=_FILE, help="Also write the public key as a C header, for firmware that will trust it.")
 @click.option(
     "--passphrase",
     "ask",
     is_flag=True,
-    help="Ask for a passphrase to encrypt the private key with. "
-    f"It is taken from {_PASSPHRASE_VARIABLE} when that is set.",
+    help=f"Ask for a passphrase to encrypt the private key with. If {_PASSPHRASE_VARIABLE} is set, its value is used.",
 )
 def keygen(private_pem: Path, bits: str, public_file: Path | None, header: Path | None, ask: bool) -> None:
-    """Make an RSA key pair for signing.
+    """Create an RSA key pair for signing.
 
-    Writes the private key to PRIVATE_PEM (PKCS #8, readable by you alone) and prints the public key. No file is ever
+    Writes the private key to PRIVATE_PEM (PKCS #8, readable only by you) and prints the public key. No file is ever
     overwritten. Keep the private key off the devices and out of the repository, and keep a copy: firmware only
     accepts releases by keys it was built with.
 
-    A key made by other means works as well: RSA of 2048 to 4096 bits in PEM, such as `openssl genpkey` makes, or one
-    in AWS KMS.
+    Keys from elsewhere work too: RSA of 2048 to 4096 bits in PEM, as `openssl genpkey` creates, or a key in AWS KMS.
     """
     files.check_absent([path for path in (private_pem, public_file, header) if path])
     passphrase = _new_passphrase(private_pem, ask=ask)
@@ -145,12 +143,14 @@ def keygen(private_pem: Path, bits: str, public_file: Path | None, header: Path 
     required=True,
     metavar="PEM|awskms:ID",
     help="Private key: a PEM file, or awskms: and the id, ARN or alias (awskms:alias/release) of a KMS key. "
-    f"The passphrase of an encrypted file is taken from {_PASSPHRASE_VARIABLE}, or asked for.",
+    f"The passphrase of an encrypted file comes from {_PASSPHRASE_VARIABLE}, or you are asked for it.",
 )
 @click.option(
-    "--version", help="SemVer, or auto for the next patch.  [default: the image's own where it is SemVer, else auto]"
+    "--version", help="SemVer, or auto for the next patch.  [default: the image's own if it is SemVer, else auto]"
 )
-@click.option("--changelog", metavar="TEXT|@FILE", default="", help="What is new, for people. At most 4096 characters.")
+@click.option(
+    "--changelog", metavar="TEXT|@FILE", default="", help="What is new, for people to read. At most 4096 characters."
+)
 @click.option(
     "--target",
     type=_FILE,
@@ -171,17 +171,20 @@ def keygen(private_pem: Path, bits: str, public_file: Path | None, header: Path 
 )
 @click.option("--product", help="Product line.  [default: the image's project name]")
 @click.option(
-    "--expires", type=_duration, metavar="TIME", default="30d", show_default=True, help="Valid for so long (m, h or d)."
+    "--expires",
+    type=_duration,
+    metavar="TIME",
+    default="30d",
+    show_default=True,
+    help="How long the manifest is valid (m, h or d).",
 )
 @click.option(
     "--sequence",
     type=click.IntRange(1, MAX_SEQUENCE),
-    help="Must be higher than the product's last.  [default: seconds since 1970]",
+    help="Must be higher than the product's last one.  [default: seconds since 1970]",
 )
-@click.option("--allow-downgrade", is_flag=True, help="Mean it when the version is lower than the latest.")
-@click.option(
-    "--strict-app-version", is_flag=True, help="Refuse when the image carries another version than --version."
-)
+@click.option("--allow-downgrade", is_flag=True, help="Allow a version lower than the latest.")
+@click.option("--strict-app-version", is_flag=True, help="Refuse an image whose own version is not --version.")
 @_slot_size
 def sign(  # noqa: PLR0913, PLR0917 - one for each option
     image: Path,
@@ -201,12 +204,12 @@ def sign(  # noqa: PLR0913, PLR0917 - one for each option
     """Sign IMAGE (<name>.bin) for release.
 
     Writes <name>.manifest.json beside the image, and <name>.targets.json when --target lists more than 100 devices.
-    Prints the commands that drop them into the inbox; OTA_BUCKET is the bucket of the stack. The image is checked by
-    the very rules of the pipeline, and what the pipeline would refuse is not signed. The pipeline alone knows what
-    was released before, so it alone checks sequence and version against that.
+    Prints the commands that drop them into the inbox; OTA_BUCKET is the stack's bucket. The image must pass the
+    pipeline's own checks before it is signed. Only the pipeline knows what was released before, so only it checks
+    sequence and version against that.
     """
     if target is not None and target_tags:
-        raise click.UsageError("--target and --target-tag exclude each other.")
+        raise click.UsageError("--target and --target-tag cannot be combined.")
     now = datetime.now(UTC)
     paths = drop.DropPaths.of(image)
     check_fits_slot(files.size_of(image), slot_size)
@@ -243,7 +246,7 @@ def sign(  # noqa: PLR0913, PLR0917 - one for each option
     click.echo(f"Signed {_summary(checked)}. To release it:", err=True)
     dropped = [paths.image, *([] if targets_file is None else [paths.targets]), paths.manifest]
     for path in dropped:
-        # A name that begins with a dash would read as an option.
+        # A name that begins with a dash would be taken for an option.
         source = f"./{path}" if str(path).startswith("-") else str(path)
         click.echo(f'aws s3 cp {shlex.quote(source)} "s3://$OTA_BUCKET/{folder}"')
 
@@ -257,7 +260,7 @@ def sign(  # noqa: PLR0913, PLR0917 - one for each option
     multiple=True,
     required=True,
     metavar="PEM",
-    help="Public key (PEM) that is to be trusted; may be given several times.",
+    help="Public key (PEM) to trust; may be given several times.",
 )
 @_slot_size
 def verify(image: Path, keys: tuple[Path, ...], slot_size: int) -> None:
@@ -287,7 +290,7 @@ def verify(image: Path, keys: tuple[Path, ...], slot_size: int) -> None:
 def show(manifest: Path) -> None:
     """Print what MANIFEST (<name>.manifest.json) says, and whose signatures it claims.
 
-    The signed JSON goes to standard output, the rest to standard error. Nothing is verified: `ota-sign verify` does.
+    The signed JSON goes to standard output, the rest to standard error. Nothing is verified: use `ota-sign verify`.
     """
     payload, signatures = parse(_read_envelope(manifest))
     try:
@@ -311,9 +314,9 @@ def _summary(checked: drop.CheckedDrop) -> str:
 def _read_target(
     target: Path | None, target_tags: tuple[str, ...], paths: drop.DropPaths
 ) -> tuple[Targets, bytes | None, bool]:
-    """The targets, the content of the targets file if there is to be one, and whether that is yet to be written."""
+    """The targets, the content of the targets file if there will be one, and whether it has yet to be written."""
     if target is not None and target.absolute() == paths.targets.absolute():
-        # The signer's own file already has the place and stays as it is.
+        # The signer's own file is already in place and stays unchanged.
         raw = _read_target_file(target)
         return drop.name_targets_file(raw), raw, False
     drop.check_targets_path(paths)
@@ -332,7 +335,9 @@ def _read_rollout(path: Path) -> Rollout:
     try:
         document = strict_json.loads(files.read(path, _MAX_ROLLOUT_BYTES))
     except ValueError as error:
-        raise SigningError("rollout_not_json", f"{path} is not JSON ({error}). docs/rollouts.md shows one.") from error
+        raise SigningError(
+            "rollout_not_json", f"{path} is not JSON ({error}). See docs/rollouts.md for an example."
+        ) from error
     return parse_rollout(document)
 
 
@@ -348,7 +353,7 @@ def _read_changelog(text: str) -> str:
         return text
     path = Path(text.removeprefix("@"))
     try:
-        # Four bytes a character, at most, and a newline at the end.
+        # At most four bytes per character, and a newline at the end.
         return files.read(path, 4 * MAX_CHANGELOG_CHARS + 2).decode().rstrip()
     except UnicodeDecodeError as error:
         raise SigningError("text_not_utf8", f"{path} is not UTF-8 text. Save it as UTF-8.") from error
@@ -360,9 +365,9 @@ def _passphrase(key: str) -> bytes:
         return given
     if not sys.stdin.isatty():
         raise SigningError(
-            "passphrase_missing", f"{key} is encrypted. Set {_PASSPHRASE_VARIABLE}, or run ota-sign on a terminal."
+            "passphrase_missing", f"{key} is encrypted. Set {_PASSPHRASE_VARIABLE}, or run ota-sign in a terminal."
         )
-    entered: str = click.prompt(f"Passphrase of {key}", hide_input=True, err=True)
+    entered: str = click.prompt(f"Passphrase for {key}", hide_input=True, err=True)
     return entered.encode()
 
 
@@ -374,7 +379,7 @@ def _new_passphrase(path: Path, *, ask: bool) -> bytes | None:
         raise SigningError(
             "passphrase_missing", f"There is no terminal to ask for a passphrase. Set {_PASSPHRASE_VARIABLE}."
         )
-    entered: str = click.prompt(f"New passphrase of {path}", hide_input=True, confirmation_prompt=True, err=True)
+    entered: str = click.prompt(f"New passphrase for {path}", hide_input=True, confirmation_prompt=True, err=True)
     return entered.encode()
 
 
@@ -384,7 +389,7 @@ def _passphrase_from_environment() -> bytes | None:
 
 
 def _printable(text: str) -> str:
-    """The text without what would steer a terminal: control, bidirectional and other invisible characters."""
+    """The text without characters that could control a terminal or are invisible, such as bidirectional ones."""
     return "".join(
         char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode() for char in text
     )

@@ -1,4 +1,4 @@
-"""The files of a drop: how their names belong together, how they are made, and the pipeline's checks offline."""
+"""The files of a drop: how they are named, how they are made, and the pipeline's checks offline."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ from . import files
 from .errors import SigningError
 from .signing_keys import SigningKey
 
-# A manifest stays small enough for the devices up to here; more are named in a file.
+# Up to here a manifest stays small enough for the devices; longer lists go into a file.
 MAX_INLINE_TARGETS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class DropPaths:
-    """Where the files of a drop lie: `<stem>.bin`, and beside it `<stem>.manifest.json` and `<stem>.targets.json`."""
+    """Where the files of a drop are: `<stem>.bin`, and beside it `<stem>.manifest.json` and `<stem>.targets.json`."""
 
     image: Path
     manifest: Path
@@ -64,14 +64,15 @@ class DropPaths:
         stem = image.name.removesuffix(Member.IMAGE.value)
         if stem in {image.name, ""}:
             raise SigningError(
-                "image_misnamed", f"The image is named {str(image)!r}; expected <name>.bin. The inbox takes no other."
+                "image_misnamed",
+                f"The image is named {str(image)!r}; expected <name>.bin. Rename it: the inbox accepts nothing else.",
             )
         return cls(image, image.with_name(stem + Member.MANIFEST.value), image.with_name(stem + Member.TARGETS.value))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseOptions:
-    """What the signer says of a release; None where the image is to say it."""
+    """What the signer says about a release; None leaves it to the image."""
 
     product: str | None
     version: str | None
@@ -85,7 +86,7 @@ class ReleaseOptions:
 
 @dataclass(frozen=True, slots=True)
 class CheckedDrop:
-    """A drop that the pipeline would accept, as far as this can be said without what was released before."""
+    """A drop that the pipeline would accept, as far as this can be told without knowing earlier releases."""
 
     manifest: Manifest
     keyid: str
@@ -107,7 +108,7 @@ def describe(image: bytes, targets: Targets, options: ReleaseOptions) -> Manifes
         if not is_product(product):
             raise SigningError(
                 "product_unknown",
-                f"The image's project is {product!r}, which names no product ({PRODUCT_RULE}). Name it with --product.",
+                f"The image's project {product!r} is not a product name ({PRODUCT_RULE}). Name one with --product.",
             )
     manifest = Manifest(
         product=product,
@@ -128,7 +129,7 @@ def describe(image: bytes, targets: Targets, options: ReleaseOptions) -> Manifes
         payload = write_manifest(manifest)
     except UnicodeEncodeError as error:
         raise SigningError(
-            "text_not_utf8", "An option holds bytes that are not UTF-8. Check the terminal's locale."
+            "text_not_utf8", "An option contains bytes that are not UTF-8. Check the terminal's locale."
         ) from error
     admission.compare_with_manifest(parse_manifest(payload), described)
     return manifest
@@ -146,7 +147,7 @@ def sign(manifest: Manifest, image: bytes, key: SigningKey) -> bytes:
 
 
 def list_targets(raw: bytes) -> tuple[Targets, bytes | None]:
-    """The targets of a list of MACs, and the targets file to write for them: None where the manifest names them.
+    """The targets for a list of MACs, and the targets file to write for them: None if the manifest lists them.
 
     Args:
         raw: a JSON list, or `{"devices": [...]}`.
@@ -157,13 +158,13 @@ def list_targets(raw: bytes) -> tuple[Targets, bytes | None]:
     macs = parse_targets_document(raw)
     if len(macs) <= MAX_INLINE_TARGETS:
         return ListedDevices(tuple(macs)), None
-    # One a line, so that an error's line number leads to it.
+    # One per line, so that an error's line number leads to it.
     written = ("[\n" + ",\n".join(f'"{mac}"' for mac in macs) + "\n]\n").encode()
     return TargetsFile(hashlib.sha256(written).hexdigest(), len(macs)), written
 
 
 def name_targets_file(raw: bytes) -> TargetsFile:
-    """The targets of a list that is to be dropped as it is.
+    """The targets for a list that will be dropped unchanged.
 
     Raises:
         DropRejected: the list is at fault.
@@ -180,7 +181,7 @@ def check(
     now: datetime,
     slot_bytes: int,
 ) -> CheckedDrop:
-    """Check a drop as the pipeline does, but for version and sequence, which depend on earlier releases.
+    """Check a drop as the pipeline does, except for version and sequence, which depend on earlier releases.
 
     Raises:
         DropRejected: the first thing that is wrong.
@@ -205,9 +206,9 @@ def check(
 
 
 def check_targets_path(paths: DropPaths) -> None:
-    """Refuse to replace or remove a targets file that no earlier signing of this image has named.
+    """Refuse to replace or remove a targets file that an earlier signing of this image did not name.
 
-    Somebody put it there, and leaving it out by mistake would tell the whole fleet.
+    Somebody put it there, and ignoring it by mistake would release to the whole fleet.
 
     Raises:
         SigningError: targets_file_foreign.
@@ -223,7 +224,7 @@ def check_targets_path(paths: DropPaths) -> None:
     if not isinstance(named, TargetsFile) or named.sha256 != hashlib.sha256(content).hexdigest():
         raise SigningError(
             "targets_file_foreign",
-            f"{paths.targets} lies beside the image, but the manifest would not name it. Pass it as --target, "
+            f"{paths.targets} is beside the image, but the manifest would not name it. Pass it with --target, "
             "or move it away.",
         )
 
@@ -240,7 +241,7 @@ def inbox_folder(product: str, image_name: str) -> str:
 
 
 def whom(targets: Targets) -> str:
-    """Whom a release is for, in words."""
+    """Which devices a release is for, in words."""
     match targets:
         case AllDevices():
             return "the whole fleet"

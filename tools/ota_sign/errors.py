@@ -1,4 +1,4 @@
-"""What keeps ota-sign from its work without being the release's fault."""
+"""What stops ota-sign without being the release's fault."""
 
 from __future__ import annotations
 

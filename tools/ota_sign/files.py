@@ -1,4 +1,4 @@
-"""Files that are read with a bound, and written wholly or not at all."""
+"""Files that are read up to a limit, and written completely or not at all."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class NewFile:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a regular file.
+    """The size of a regular file in bytes.
 
     Raises:
         SigningError: file_unreadable.
@@ -31,7 +31,7 @@ def size_of(path: Path) -> int:
     except OSError as error:
         raise _unreadable(path, error) from error
     if not path.is_file():
-        raise SigningError("file_unreadable", f"{path} is no regular file. Name the file itself.")
+        raise SigningError("file_unreadable", f"{path} is not a regular file. Name the file itself.")
     return status.st_size
 
 
@@ -75,13 +75,13 @@ def create(files: list[NewFile]) -> None:
 
 
 def replace(files: list[NewFile], *, remove: Path | None = None) -> None:
-    """Write files in place of what is there, each of them atomically, in the given order.
+    """Write files, replacing what is there, each atomically and in the given order.
 
-    All contents are on the disk before the first file changes.
+    All contents are on disk before the first file changes.
 
     Args:
-        files: to be written.
-        remove: a file that goes away in the same step, before the others change.
+        files: the files to write.
+        remove: a file to remove in the same step, before the others change.
 
     Raises:
         SigningError: file_unwritable.
@@ -102,7 +102,7 @@ def replace(files: list[NewFile], *, remove: Path | None = None) -> None:
 
 
 def _write_new(file: NewFile, undo: ExitStack) -> None:
-    """Create a file; `undo` removes it, also when Ctrl-C comes in the middle."""
+    """Create a file; `undo` removes it, even after Ctrl-C halfway."""
     try:
         descriptor = os.open(file.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, file.mode)
         undo.callback(file.path.unlink, missing_ok=True)
@@ -118,7 +118,7 @@ def _write_new(file: NewFile, undo: ExitStack) -> None:
 
 def _exists(path: Path) -> SigningError:
     return SigningError(
-        "file_exists", f"{path} is already there and is never overwritten. Name another file, or move it away."
+        "file_exists", f"{path} already exists and is never overwritten. Name another file, or move it away."
     )
 
 

@@ -1,4 +1,4 @@
-"""The keys that sign: PEM files and AWS KMS, through securesystemslib; and the making of new ones."""
+"""The keys that sign: PEM files and AWS KMS keys, through securesystemslib; and how to create new ones."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from . import files
 from .errors import SigningError
 
 KMS_PREFIX = "awskms:"
-# RSASSA-PKCS1-v1_5 with SHA-256, in securesystemslib's words.
+# securesystemslib's name for RSASSA-PKCS1-v1_5 with SHA-256.
 _SCHEME = "rsa-pkcs1v15-sha256"
 _MAX_PEM_BYTES = 64 * 1024
-_MAKE_A_KEY = "Make a key with `ota-sign keygen`, or `openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:3072`."
+_MAKE_A_KEY = "Create a key with `ota-sign keygen`, or `openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:3072`."
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class SigningKey:
 
     Attributes:
         public_key: RSA of `MIN_KEY_BITS` to `MAX_KEY_BITS`.
-        sign: gives the RSASSA-PKCS1-v1_5 signature with SHA-256 over a message of any length. Raises SigningError.
+        sign: returns the RSASSA-PKCS1-v1_5 signature with SHA-256 over a message of any length. Raises SigningError.
     """
 
     public_key: RSAPublicKey
@@ -47,7 +47,7 @@ class SigningKey:
 
 
 def load_signing_key(name: str, passphrase: Callable[[], bytes]) -> SigningKey:
-    """The key that `--key` names: `awskms:<key id, ARN or alias>`, or else a PEM file.
+    """The key that `--key` names: `awskms:<key id, ARN or alias>`, or a PEM file.
 
     Args:
         name: as given.
@@ -81,12 +81,12 @@ def load_public_key(path: Path) -> RSAPublicKey:
 
 
 def generate(bits: int) -> RSAPrivateKey:
-    """Make a private key."""
+    """Create a private key."""
     return generate_private_key(public_exponent=65537, key_size=bits)
 
 
 def private_pem(key: RSAPrivateKey, passphrase: bytes | None) -> bytes:
-    """PKCS #8 in PEM, encrypted when there is a passphrase."""
+    """PKCS #8 in PEM, encrypted if there is a passphrase."""
     encryption: KeySerializationEncryption = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
 
@@ -97,7 +97,7 @@ def public_pem(key: RSAPublicKey) -> bytes:
 
 
 def c_header(key: RSAPublicKey) -> bytes:
-    """A C header with the public key as a constant string, for firmware that is to trust it."""
+    """A C header with the public key as a constant string, for firmware that will trust it."""
     keyid = keyid_of(key)
     lines = "\n".join(f'    "{line}\\n"' for line in public_pem(key).decode().splitlines())
     return (
@@ -116,14 +116,14 @@ def _load_from_file(path: Path, passphrase: Callable[[], bytes]) -> SigningKey:
             key = _decrypt(path, pem, passphrase())
     except (ValueError, UnsupportedAlgorithm) as error:
         raise SigningError(
-            "key_unusable", f"{path} does not hold a private key in PEM that can be read. {_MAKE_A_KEY}"
+            "key_unusable", f"{path} does not hold a readable private key in PEM. {_MAKE_A_KEY}"
         ) from error
     if not isinstance(key, RSAPrivateKey):
         raise SigningError("key_unusable", f"{path} is not an RSA key, and devices verify RSA only. {_MAKE_A_KEY}")
     public_key = key.public_key()
     _check_size(str(path), public_key)
 
-    # Not on top: it takes a quarter of a second, and most commands do without.
+    # Not at the top: it takes a quarter of a second, and most commands do not need it.
     from securesystemslib.signer import CryptoSigner, SSlibKey  # noqa: PLC0415
 
     signer = CryptoSigner(key, SSlibKey.from_crypto(public_key, keyid_of(public_key), _SCHEME))
@@ -150,7 +150,7 @@ def _load_from_kms(key_id: str) -> SigningKey:
 
     def sign(message: bytes) -> bytes:
         with _kms_errors(key_id):
-            # AWSSigner sends the message's digest, so KMS's limit of 4,096 bytes does not bind.
+            # AWSSigner sends the message's digest, so KMS's limit of 4,096 bytes does not apply.
             return bytes.fromhex(signer.sign(message).signature)
 
     return SigningKey(public_key, sign)
@@ -166,7 +166,7 @@ def _kms_errors(key_id: str) -> Iterator[None]:
         ) from error
     from securesystemslib.exceptions import Error  # noqa: PLC0415
 
-    # It prints what it raises to standard error, and the person would read it twice.
+    # It also prints what it raises to standard error, and people would read it twice.
     logging.getLogger("securesystemslib").setLevel(logging.CRITICAL)
     try:
         yield
@@ -177,9 +177,9 @@ def _kms_errors(key_id: str) -> Iterator[None]:
             "kms:GetPublicKey and kms:Sign on the key, and an RSA key for SIGN_VERIFY.",
         ) from error
     except KeyError as error:
-        # KMS names no signing algorithms for a key that only encrypts.
+        # For a key that only encrypts, KMS lists no signing algorithms.
         raise SigningError(
-            "kms_failed", f"The KMS key {key_id} does not sign. Make one with usage SIGN_VERIFY and spec RSA_3072."
+            "kms_failed", f"The KMS key {key_id} cannot sign. Create one with usage SIGN_VERIFY and spec RSA_3072."
         ) from error
 
 
