@@ -1,6 +1,6 @@
-"""Show the way of a release: sign, drop, see devices told; then waves, a release that stops itself, a tampered drop.
+"""Show a release end to end: sign, drop, notify devices; then waves, a release that stops itself, a tampered drop.
 
-Everything happens on this machine, in a local cloud of its own that is stopped at the end, however the end comes.
+Everything happens on this machine, in a local cloud of its own that is stopped at the end, however the demo ends.
 """
 
 import argparse
@@ -58,7 +58,7 @@ FLEET_TOPICS = ["/firmware_update", "/firmware_update/product/mxdbg"]
 WAVES = [20, 50, 100]
 ROLLOUT = {
     "waves": [{"percent": percent, "soak": "3s"} for percent in WAVES],
-    # Here two devices prove something. However slow the machine is, none is silent.
+    # Two devices are enough to decide here. However slow the machine is, none counts as silent.
     "abort": {"failed_percent": 20, "silent_percent": 100, "min_devices": 2, "report_timeout": "1m"},
 }
 
@@ -74,7 +74,7 @@ def main(*, has_devices: bool) -> None:
         has_devices: build the firmware's update code and let devices update by it.
 
     Raises:
-        LocalCloudError: Something was not as it has to be.
+        LocalCloudError: Something was not as it should be.
     """
     begun = time.monotonic()
 
@@ -99,7 +99,7 @@ def main(*, has_devices: bool) -> None:
 
 
 def make_key(cloud: LocalCloud, build: Path) -> None:
-    """Make a signing key and let the stack trust it, by the commands that `ota-sign` names."""
+    """Create a signing key and let the stack trust it, with the command that `ota-sign` prints."""
     headline("A signing key that the stack trusts")
     shell(cloud, build, "ota-sign keygen private.pem --public public.pem >keygen.out 2>keygen.err")
     trust = next(line for line in (build / "keygen.err").read_text().splitlines() if "put-parameter" in line)
@@ -107,9 +107,9 @@ def make_key(cloud: LocalCloud, build: Path) -> None:
 
 
 def release(cloud: LocalCloud, build: Path) -> None:
-    """Sign the image, drop it, and see what the pipeline did and what the devices heard."""
+    """Sign the image, drop it, and see what the pipeline did and what the devices received."""
     headline("Signing a real image")
-    commands = sign(cloud, build, "mxdbg.bin", "1.0.0", "Shows the way of a release")
+    commands = sign(cloud, build, "mxdbg.bin", "1.0.0", "Shows a release end to end")
 
     headline(f"Two devices subscribe over mutual TLS: {', '.join(MACS)}")
     with cloud.subscriber(MACS[0], FLEET_TOPICS) as first, cloud.subscriber(MACS[1], FLEET_TOPICS) as second:
@@ -119,7 +119,7 @@ def release(cloud: LocalCloud, build: Path) -> None:
         history = follow(cloud, "published", lambda states: "AnnounceRelease" in states)
         headline("What each stage did")
         print_stages(history)
-        headline("What the devices heard")
+        headline("What the devices received")
         sha256 = hashlib.sha256((build / "mxdbg.bin").read_bytes()).hexdigest()
         for mac, subscriber in zip(MACS, (first, second), strict=True):
             messages = hear(subscriber, mac, sha256)
@@ -130,12 +130,12 @@ def release(cloud: LocalCloud, build: Path) -> None:
 
 
 def download(cloud: LocalCloud, build: Path) -> None:
-    """Download the image in chunks as a device does, over a link that is cut on the way, and verify it.
+    """Download the image in chunks as a device does, over a link that keeps breaking, and verify it.
 
     Raises:
-        LocalCloudError: What came is not what was signed.
+        LocalCloudError: What arrived is not what was signed.
     """
-    headline(f"Downloading it in chunks of {CHUNK_BYTES // 1024} KiB, over a link that is cut in the middle of some")
+    headline(f"Downloading it in chunks of {CHUNK_BYTES // 1024} KiB, over a link that breaks in the middle of some")
     notification = cloud.client("iot-data").get_retained_message(topic="/firmware_update/product/mxdbg")["payload"]
     release = json.loads(notification)
     image, requests_made, cuts = b"", 0, 0
@@ -153,7 +153,9 @@ def download(cloud: LocalCloud, build: Path) -> None:
             image += answer.raw.read(CHUNK_BYTES // 3 if cut else CHUNK_BYTES)
     console.print(f"  {len(image)} bytes in {requests_made} requests, {cuts} of them cut", soft_wrap=True)
     if hashlib.sha256(image).hexdigest() != release["sha256"]:
-        raise LocalCloudError("The downloaded image has another SHA-256 than was announced.", "That must never happen.")
+        raise LocalCloudError(
+            "The downloaded image does not have the SHA-256 that was announced.", "That must never happen."
+        )
     (build / "downloaded.bin").write_bytes(image)
     (build / "downloaded.sig").write_bytes(base64.b64decode(release["signature"]))
     console.print(f"  SHA-256 {release['sha256']}: as announced", soft_wrap=True)
@@ -164,7 +166,7 @@ def make_devices(cloud: LocalCloud, build: Path) -> Device:
     """Build the firmware's own update code for this machine.
 
     Returns:
-        What makes a device of a MAC, running 1.0.0 and breaking at 1.3.0.
+        A function that makes a device from a MAC; it runs 1.0.0, and 1.3.0 fails its self-test.
     """
     headline("Building the firmware's update code for this machine")
     program = build_ota_device(build / "ota_device.log")
@@ -190,7 +192,7 @@ def update_devices(cloud: LocalCloud, build: Path, device: Device) -> None:
     Raises:
         LocalCloudError: One does not run what it should.
     """
-    headline("Devices that run it: one is listed, one is not, one is switched on afterwards")
+    headline("Devices that run this code: one is listed, one is not, one is switched on later")
     with device(LISTED) as first, device(BYSTANDER) as other:
         for switched_on in (first, other):
             switched_on.wait_for_event("checked_in")
@@ -216,21 +218,21 @@ def roll_out(cloud: LocalCloud, build: Path, device: Device) -> None:
     (build / "rollout.json").write_text(json.dumps(ROLLOUT))
     drop_good, good = sign_rollout(cloud, build, "good.bin", "1.2.0", "Works")
     time.sleep(1)  # A sequence is the second of signing.
-    drop_bad, bad = sign_rollout(cloud, build, "bad.bin", "1.3.0", "Does not pass its self-test")
+    drop_bad, bad = sign_rollout(cloud, build, "bad.bin", "1.3.0", "Fails its self-test")
     fleet = choose_fleet(good, bad)
-    headline(f"{len(fleet)} devices are switched on, some for each wave (which one a device is in is chance)")
+    headline(f"{len(fleet)} devices are switched on, some for each wave (chance decides a device's wave)")
     with contextlib.ExitStack() as power:
         devices = {mac: power.enter_context(device(mac)) for mac in fleet}
         for seen in devices.values():
             seen.wait_for_event("checked_in", WAIT_SECONDS)
-        headline("1.2.0: each wave follows when the one before has installed it")
+        headline("1.2.0: each wave starts when the one before has installed it")
         for command in drop_good:
             shell(cloud, build, command)
         watch(cloud, good, "published")
         for mac, wave in fleet.items():
             devices[mac].wait_for(lambda event: is_status(event, good, "installed"), WAIT_SECONDS)
             print_device(devices[mac], good, f"wave {wave}: ")
-        headline("1.3.0: the first wave's devices go back to 1.2.0, and no other device ever starts it")
+        headline("1.3.0: the first wave's devices roll back to 1.2.0, and no other device ever starts it")
         for command in drop_bad:
             shell(cloud, build, command)
         withdrawn = watch(cloud, bad, "withdrawn")
@@ -249,21 +251,21 @@ def roll_out(cloud: LocalCloud, build: Path, device: Device) -> None:
 
 
 def refuse_download(cloud: LocalCloud, version: str) -> None:
-    """See that a withdrawn version cannot be downloaded any more.
+    """See that a withdrawn version can no longer be downloaded.
 
     Raises:
         LocalCloudError: It still can.
     """
     url = f"{cloud.environment['OTA_API_URL']}/firmware/mxdbg/{version}"
     deadline = time.monotonic() + WAIT_SECONDS
-    with console.status("waiting for the download API, which remembers for 15 s what it looked up"):
+    with console.status("waiting for the download API, which caches what it looked up for 15 s"):
         while time.monotonic() < deadline:
             answer = requests.head(url, headers={"x-api-key": cloud.environment["OTA_API_KEY"]}, timeout=30)
             if answer.status_code == requests.codes.gone:
-                console.print(f"  a download of {version} is answered {answer.status_code}", soft_wrap=True)
+                console.print(f"  a download of {version} now returns {answer.status_code}", soft_wrap=True)
                 return
             time.sleep(0.5)
-    raise LocalCloudError(f"A download of {version} is answered {answer.status_code}, not 410.", "See above.")
+    raise LocalCloudError(f"A download of {version} returns {answer.status_code}, not 410.", "See above.")
 
 
 def sign_rollout(cloud: LocalCloud, build: Path, image: str, version: str, changelog: str) -> tuple[list[str], str]:
@@ -279,7 +281,7 @@ def sign_rollout(cloud: LocalCloud, build: Path, image: str, version: str, chang
 
 
 def choose_fleet(good: str, bad: str) -> dict[str, int]:
-    """Find devices for each wave of both releases: where a device stands in a release's order is chance.
+    """Find devices for each wave of both releases: chance decides where a device stands in a release's order.
 
     Returns:
         By MAC, the wave of the good release that the device is in; the first waves' devices first.
@@ -302,13 +304,13 @@ def choose_fleet(good: str, bad: str) -> dict[str, int]:
 
 
 def watch(cloud: LocalCloud, release_id: str, end: str) -> dict[str, Any]:
-    """Show each decision about a release, as the operators' API tells them, until its rollout is over.
+    """Show each decision about a release, from the operators' API, until its rollout is over.
 
     Returns:
         What operators see of it then.
 
     Raises:
-        LocalCloudError: It ends otherwise, or not at all.
+        LocalCloudError: It ends differently, or not at all.
     """
     operator = requests.Session()
     environment = cloud.environment
@@ -318,7 +320,7 @@ def watch(cloud: LocalCloud, release_id: str, end: str) -> dict[str, Any]:
     with console.status("waiting for the devices"):
         while time.monotonic() < deadline:
             answer = operator.get(f"{environment['OTA_OPERATOR_API_URL']}/releases/{release_id}", timeout=30)
-            # Before it is registered there is none.
+            # It is unknown until it is registered.
             release: dict[str, Any] = answer.json() if answer.ok else {"state": "unknown", "decisions": []}
             decisions = release["decisions"][::-1]
             for decision in decisions[shown:]:
@@ -333,14 +335,14 @@ def watch(cloud: LocalCloud, release_id: str, end: str) -> dict[str, Any]:
 
 
 def print_decision(decision: dict[str, Any], since: dict[str, Any]) -> None:
-    """Print one decision about a rollout, and what it was made from."""
+    """Print one decision about a rollout, and the numbers behind it."""
     seconds = (_moment(decision) - _moment(since)).total_seconds()
     numbers = decision["numbers"]
     text = {
         "publish": "wave {wave} goes out, to {percent:g} % of the fleet",
-        "wait": "{ended} of {expected} devices that were told have ended: {installed} installed, {failed} failed",
+        "wait": "{ended} of {expected} notified devices have finished: {installed} installed, {failed} failed",
         "complete": "every wave went out and was watched: {installed} installed, {failed} failed",
-        "abort": "stopped, because {why}",
+        "abort": "stopped because {why}",
     }[decision["step"]]
     console.print(f"  {seconds:5.0f} s  {text.format(**numbers | decision)}", markup=False, soft_wrap=True)
 
@@ -350,7 +352,7 @@ def _moment(decision: dict[str, Any]) -> datetime:
 
 
 def print_device(device: SimulatedDevice, release_id: str, before: str = "") -> None:
-    """Print what a device runs, and what it said of a release."""
+    """Print what a device runs, and what it said about a release."""
     states = [event["state"] for event in device.events if is_status(event, release_id)]
     said = ", ".join(dict.fromkeys(states)) or "nothing"
     console.print(
@@ -359,15 +361,15 @@ def print_device(device: SimulatedDevice, release_id: str, before: str = "") -> 
 
 
 def is_status(event: dict[str, Any], release_id: str, state: str | None = None) -> bool:
-    """Say whether an event of a device is a status of a release, and of this state."""
+    """Whether a device's event is a status of this release, and in this state."""
     return (
         event["event"] == "status" and event["release_id"] == release_id and (state is None or event["state"] == state)
     )
 
 
 def tampered_drop(cloud: LocalCloud, build: Path) -> None:
-    """Drop an image that was changed after it was signed, and see it rejected, and the devices told nothing."""
-    headline("A tampered drop: one bit of the image is changed after it was signed")
+    """Drop an image that was changed after signing, and see it rejected and no device notified."""
+    headline("A tampered drop: one bit of the image is changed after signing")
     sha256 = hashlib.sha256((build / "mxdbg.bin").read_bytes()).hexdigest()
     image = build / "tampered.bin"
     shutil.copyfile(build / "mxdbg.bin", image)
@@ -381,7 +383,7 @@ def tampered_drop(cloud: LocalCloud, build: Path) -> None:
             shell(cloud, build, command)
         print_stages(follow(cloud, "rejected", lambda states: "AnnounceRejection" in states))
         if subscriber.wait_for(len(retained) + 1, 1) != retained:
-            raise LocalCloudError("A device was told of the tampered release.", "That must never happen.")
+            raise LocalCloudError("A device was notified of the tampered release.", "That must never happen.")
     s3 = cloud.client("s3")
     found = s3.list_objects_v2(Bucket=cloud.bucket, Prefix="rejected/").get("Contents", [])
     reasons = [item["Key"] for item in found if item["Key"].endswith("tampered.reason.json")]
@@ -409,7 +411,7 @@ def sign(cloud: LocalCloud, build: Path, image: str, version: str, changelog: st
 
 
 def shell(cloud: LocalCloud, folder: Path, command: str) -> str:
-    """Run a command as somebody would who has sourced the environment file.
+    """Run a command as you would after sourcing the environment file.
 
     Returns:
         Its standard output.
@@ -433,7 +435,7 @@ def shell(cloud: LocalCloud, folder: Path, command: str) -> str:
 
 
 def follow(cloud: LocalCloud, what: str, done: Callable[[set[str]], bool]) -> list[dict[str, Any]]:
-    """Wait until a new execution has gone through the state that says the outcome, showing where they are.
+    """Wait until a new execution passes the state that shows the outcome, printing where they are.
 
     Returns:
         That execution's history.
@@ -481,19 +483,21 @@ def hear(subscriber: Subscriber, mac: str, sha256: str) -> list[Message]:
     """Wait for a device's notifications and check them.
 
     Raises:
-        LocalCloudError: It did not hear exactly what a device has to hear of a fleet-wide release.
+        LocalCloudError: It did not receive exactly what a device should receive for a fleet-wide release.
     """
     messages = subscriber.wait_for(len(FLEET_TOPICS), WAIT_SECONDS)
     topics = sorted(message.topic for message in messages)
     if topics != FLEET_TOPICS:
-        raise LocalCloudError(f"{mac} heard on {topics}, not on the fleet's two topics.", "See the history above.")
+        raise LocalCloudError(
+            f"{mac} received messages on {topics}, not on the fleet's two topics.", "See the history above."
+        )
     if any(message.json["sha256"] != sha256 for message in messages):
-        raise LocalCloudError(f"{mac} heard of another image than the one that was dropped.", "See the history above.")
+        raise LocalCloudError(f"{mac} was notified of another image than the dropped one.", "See the history above.")
     return messages
 
 
 def print_notification(message: Message) -> None:
-    """Print a notification, without all of its long parts."""
+    """Print a notification, with its long parts cut."""
     for key, value in message.json.items():
         text = value if isinstance(value, str) else json.dumps(value)
         console.print(f"    {key}: {text if len(text) <= 96 else text[:95] + '…'}", markup=False, soft_wrap=True)

@@ -1,15 +1,15 @@
 """Run every suite in its long form and print one table of what the project withstood.
 
-A suite reports each row by `report`, which writes it to a file of its own under build/proof/:
+A suite reports each row with `report`, which writes it to its own file under build/proof/:
 
 - Python tests ask for the fixture `proof` (tests/conftest.py) and call `proof("cuts", "the pipeline's calls", tried=n,
-  withstood=m)`. It records nothing unless pytest runs with `--prove`. The fixture `proving` tells whether it does, for
+  withstood=m)`. It records nothing unless pytest runs with `--prove`. The fixture `proving` says whether it does, for
   suites that have a long form.
-- The firmware's host tests include `proof.hpp`, whose `report_proof` records when OTA_PROOF_DIR is set.
-- Programs that are no tests call `prove.report`.
+- The firmware's host tests include `proof.hpp`, whose `report_proof` records if OTA_PROOF_DIR is set.
+- Programs that are not tests call `prove.report`.
 
-What was withstood is counted by the suite, not assumed: a suite that fails to reach its `report` leaves no row. The
-proof fails when a suite fails, when a row has withstood less than was tried, and when a heading has no row.
+Each suite counts what was withstood; nothing is assumed: a suite that does not reach its `report` leaves no row. The
+proof fails if a suite fails, if a row withstood less than was tried, or if a heading has no row.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
 ROWS = PROJECT / "build" / "proof"
-# What a row's `kind` may be, and its heading.
+# The values of a row's `kind`, and their headings.
 KINDS = {
     "attacks": "attacks tried and stopped",
     "inputs": "inputs fuzzed",
@@ -39,7 +39,7 @@ SUITES = [
     ["make", "test-firmware"],
     ["pytest", "--prove"],
 ]
-# Beside the others, on a processor of its own: they mostly wait for the local cloud. CI=true: no parser may be skipped.
+# Runs beside the others, on its own core: they mostly wait for the local cloud. CI=true: no parser may be skipped.
 FUZZING = ["make", "fuzz", "SECONDS=600", "INPUTS=1000000", "JOBS=1", "CI=true"]
 
 
@@ -49,9 +49,9 @@ class Row:
 
     Attributes:
         kind: a key of `KINDS`.
-        what: which attack, parser, sweep, outage or objects, for people.
+        what: which attack, parser, sweep, outage or objects, in words.
         tried: how many there were.
-        withstood: how many of them went as they must.
+        withstood: how many of them went as they should.
     """
 
     kind: str
@@ -63,7 +63,7 @@ class Row:
 def report(kind: str, what: str, *, tried: int, withstood: int) -> None:
     """Record a row; one with the same `kind` and `what` is replaced."""
     if kind not in KINDS:
-        raise ValueError(f"{kind!r} is none of {', '.join(KINDS)}")
+        raise ValueError(f"{kind!r} is not one of {', '.join(KINDS)}")
     ROWS.mkdir(parents=True, exist_ok=True)  # Not everything that reports runs under `main`.
     name = f"{kind}-{hashlib.sha256(what.encode()).hexdigest()[:16]}.json"
     (ROWS / name).write_text(json.dumps(asdict(Row(kind, what, tried, withstood))))
@@ -76,7 +76,7 @@ def collect() -> list[Row]:
 
 
 def shortcomings(rows: list[Row], failed_suites: list[str]) -> list[str]:
-    """What keeps the rows from being a proof."""
+    """Why the rows are not a proof."""
     reported = {row.kind for row in rows}
     return [
         *(f"`{suite}` failed" for suite in failed_suites),
@@ -85,12 +85,12 @@ def shortcomings(rows: list[Row], failed_suites: list[str]) -> list[str]:
             for row in rows
             if not 0 < row.tried == row.withstood
         ),
-        *(f"nothing was reported of {heading}" for kind, heading in KINDS.items() if kind not in reported),
+        *(f"nothing was reported for {heading}" for kind, heading in KINDS.items() if kind not in reported),
     ]
 
 
 def table(rows: list[Row]) -> str:
-    """The rows under their headings, with a sum each."""
+    """The rows under their headings, each with a sum."""
     lines = []
     for kind, heading in KINDS.items():
         listed = [row for row in rows if row.kind == kind]
@@ -100,22 +100,22 @@ def table(rows: list[Row]) -> str:
 
 
 def require_container_engine() -> None:
-    """End at once, instead of after hours, where nothing answers that could run `sam local invoke`."""
-    import docker  # noqa: PLC0415 - every suite imports this module, and none needs a second for that
+    """Exit at once, not after hours, if there is no container engine to run `sam local invoke`."""
+    import docker  # noqa: PLC0415 - takes a second, and every suite imports this module without needing it
 
     try:
         docker.from_env().ping()
     except docker.errors.DockerException as error:
         sys.exit(
-            f"prove: no container engine answers, which `sam local invoke` needs: {error}\n"
+            f"prove: no container engine answers, and `sam local invoke` needs one: {error}\n"
             "Start Docker, or set DOCKER_HOST to another engine's socket."
         )
 
 
 def main() -> int:
-    """Run the suites, one after the other; the rest too when one fails."""
+    """Run the suites one after the other, even if one fails."""
     shutil.rmtree(ROWS, ignore_errors=True)
-    ROWS.mkdir(parents=True)  # The firmware's tests write into it, and make no folder.
+    ROWS.mkdir(parents=True)  # The firmware's tests write into it, and do not create it.
     begun = datetime.now(UTC)
     environment = os.environ | {"OTA_PROOF_DIR": str(ROWS)}
     failed = []

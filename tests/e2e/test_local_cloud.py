@@ -155,7 +155,7 @@ def test_servers_listen_on_loopback_only(cloud, server):
 
 def test_cloud_that_somebody_works_on_can_be_neither_started_nor_stopped_by_others(cloud):
     for act in (lambda: start(cloud.state, print), lambda: stop(cloud.state)):
-        with pytest.raises(LocalCloudError, match=f"Process {os.getpid()} is at work"):
+        with pytest.raises(LocalCloudError, match=f"Process {os.getpid()} is working"):
             act()
 
 

@@ -43,7 +43,7 @@ def test_proof_fails_when_nothing_was_tried():
 
 def test_proof_fails_when_a_heading_has_no_row():
     assert prove.shortcomings(prove.collect(), []) == [
-        f"nothing was reported of {heading}" for heading in prove.KINDS.values()
+        f"nothing was reported for {heading}" for heading in prove.KINDS.values()
     ]
 
 
@@ -54,7 +54,7 @@ def test_row_that_is_reported_again_is_replaced():
 
 
 def test_row_of_an_unknown_kind_is_refused():
-    with pytest.raises(ValueError, match="'hopes' is none of attacks"):
+    with pytest.raises(ValueError, match="'hopes' is not one of attacks"):
         prove.report("hopes", "all", tried=1, withstood=1)
 
 

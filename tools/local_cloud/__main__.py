@@ -14,7 +14,7 @@ from .errors import LocalCloudError
 from .sam_local import reachable_from_containers
 
 _state = click.option(
-    "--state", type=click.Path(path_type=Path), default=PROJECT / ".local", help="The folder of its files."
+    "--state", type=click.Path(path_type=Path), default=PROJECT / ".local", help="The folder for its files."
 )
 
 
@@ -26,7 +26,7 @@ def main() -> None:
 @main.command()
 @_state
 def up(state: Path) -> None:
-    """Start it, deploy the stack and write the file to source; a running one is deployed to again."""
+    """Start it, deploy the stack and write the file to source. If it is running, only deploy again."""
     begun = time.monotonic()
 
     def say(what: str) -> None:
@@ -52,7 +52,7 @@ def down(state: Path) -> None:
 @main.command()
 @_state
 def status(state: Path) -> None:
-    """Say whether it runs; the exit code is 0 if it does."""
+    """Print whether it is running; the exit code is 0 if it is."""
     alive = is_running(state)
     print("running" if alive else "not running")
     sys.exit(not alive)
@@ -61,9 +61,9 @@ def status(state: Path) -> None:
 @main.command()
 @_state
 def sam_local(state: Path) -> None:
-    """Let `sam local invoke` reach it, until Ctrl-C; starts it where it does not run."""
+    """Let `sam local invoke` reach it until Ctrl-C; start it if it is not running."""
     cloud = start(state, print)
-    print("building the stack for the runtime of AWS")
+    print("building the stack for AWS's runtime")
     with reachable_from_containers(cloud) as prepared:
         command = " ".join(prepared.command)
         print(f"\nNext, in another shell:  . {os.path.relpath(state)}/env\n  {command} --event EVENT.json FUNCTION")
@@ -85,4 +85,4 @@ if __name__ == "__main__":
         error.show()
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        sys.exit("local cloud: interrupted; what it had started is stopped")
+        sys.exit("local cloud: interrupted; everything it started is stopped")

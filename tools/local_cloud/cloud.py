@@ -66,7 +66,7 @@ Say = Callable[[str], None]
 class LocalCloud:
     """A running local cloud with the deployed stack, and how to use it.
 
-    Everything here goes to loopback, with the emulator's root credentials; the caller's own AWS configuration is never
+    Everything here connects to loopback, with the emulator's root credentials; your own AWS configuration is never
     read.
     """
 
@@ -84,7 +84,7 @@ class LocalCloud:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment for a program that uses this cloud, as `env` would set it."""
+        """The environment for a program that uses this cloud, as the file `env` sets it."""
         return aws_environment(self.endpoint) | self._variables()
 
     @property
@@ -94,7 +94,7 @@ class LocalCloud:
 
     @property
     def bucket(self) -> str:
-        """The bucket of inbox and releases."""
+        """The bucket with the inbox and the releases."""
         return self.outputs["BucketName"]
 
     @property
@@ -104,11 +104,11 @@ class LocalCloud:
 
     @property
     def mqtt_ca(self) -> Path:
-        """The authority behind the MQTT broker's certificate."""
+        """The CA that issued the MQTT broker's certificate."""
         return self.state / "mqtt-ca.pem"
 
     def client(self, service: str) -> Any:  # noqa: ANN401 - each service has a type of its own
-        """Make a boto3 client of the emulator."""
+        """Make a boto3 client for the emulator."""
         return _client(self.emulator, service)
 
     def connect_database(self) -> pg8000.native.Connection:
@@ -116,15 +116,15 @@ class LocalCloud:
         return self.database.connect()
 
     def restart_database(self) -> None:
-        """Restart PostgreSQL, as a maintenance does: every session ends, and for a moment there is no server.
+        """Restart PostgreSQL, as maintenance does: every session ends, and for a moment there is no server.
 
         Raises:
-            LocalCloudError: It does not run, or does not start again.
+            LocalCloudError: It is not running, or does not start again.
         """
         record = _record(self.state, "postgresql")
         process = ServerProcess.load(record)
         if process is None:
-            raise LocalCloudError("PostgreSQL does not run.", "Start the local cloud.")
+            raise LocalCloudError("PostgreSQL is not running.", "Start the local cloud.")
         log = self.state / "logs" / "postgresql.log"
         restart_postgresql(process, self.state / "postgresql", self.database, log, record)
 
@@ -141,14 +141,14 @@ class LocalCloud:
         self.client("ssm").delete_parameter(Name=f"/{STACK_NAME}/trusted-keys/{keyid}")
 
     def device(self, mac: str) -> DeviceIdentity:
-        """Give a device's certificate and key; the device is registered when it is not yet."""
+        """A device's certificate and key; registers the device if it is not registered yet."""
         return _device(self.state, self.client("iot"), self.outputs["DevicePolicyName"], mac)
 
     def subscriber(self, mac: str, topics: list[str] | None = None) -> Subscriber:
-        """Make the MQTT session of a device.
+        """Make a device's MQTT session.
 
-        Without `topics` it listens to what a device of any product listens to. A retained message from before comes
-        only to one who names its topic exactly: AWS IoT sends none to a filter with a wildcard.
+        Without `topics` it listens to what a device of any product listens to. To receive retained messages, name
+        their topics exactly: AWS IoT sends none for a filter with a wildcard.
         """
         own = [TOPIC_PREFIX, f"{TOPIC_PREFIX}/product/+", f"{TOPIC_PREFIX}/{mac}"]
         return Subscriber("127.0.0.1", self.emulator.mqtt_port, self.mqtt_ca, self.device(mac), topics or own)
@@ -157,8 +157,8 @@ class LocalCloud:
         """Put files of a drop into the inbox.
 
         Args:
-            stem: What stands between `inbox/` and the suffix; may contain folders.
-            members: Contents by suffix, in the order of their upload: `bin`, `manifest`, `targets`.
+            stem: The part between `inbox/` and the suffix; may contain folders.
+            members: Contents by suffix, in the order of upload: `bin`, `manifest`, `targets`.
         """
         suffixes = {"bin": ".bin", "manifest": ".manifest.json", "targets": ".targets.json"}
         s3 = self.client("s3")
@@ -199,10 +199,10 @@ class LocalCloud:
         aws = {name: value for name, value in aws_environment(self.endpoint).items() if name.startswith("AWS_")}
         lines = [
             "# Source me: . .local/env",
-            "# Nothing of your own AWS configuration holds while you use the local cloud.",
+            "# Your own AWS configuration is ignored while you use the local cloud.",
             "for name in $(env | sed -n 's/^\\(AWS_[A-Z0-9_]*\\)=.*/\\1/p'); do unset \"$name\"; done",
             *(f"export {name}={shlex.quote(value)}" for name, value in (aws | self._variables()).items()),
-            # ota-sign and aws, unless they are there already.
+            # ota-sign and aws, unless they are on the path already.
             f'case ":$PATH:" in *:{programs}:*) ;; *) export PATH={programs}:"$PATH" ;; esac',
             'export NO_PROXY="127.0.0.1,localhost${NO_PROXY:+,$NO_PROXY}"',
         ]
@@ -212,14 +212,14 @@ class LocalCloud:
 
 
 def example_image() -> bytes:
-    """Give a real ESP32-S3 application image: the one inside the package mxdbg (Apache-2.0)."""
+    """A real ESP32-S3 application image: the one inside the package mxdbg (Apache-2.0)."""
     return Path(str(importlib.metadata.distribution("mxdbg").locate_file("firmware/mxdbg.bin"))).read_bytes()
 
 
 def start(state: Path, say: Say) -> LocalCloud:
-    """Start the cloud whose files are in `state` and deploy the stack; a running one is used again.
+    """Start the cloud whose files are in `state` and deploy the stack; reuse it if it is running.
 
-    Whatever was begun is stopped again when this fails or is interrupted.
+    If this fails or is interrupted, everything that it started is stopped again.
 
     Raises:
         LocalCloudError: Something does not start, or the stack does not deploy.
@@ -232,10 +232,10 @@ def stop(state: Path) -> bool:
     """Stop the cloud whose files are in `state`.
 
     Returns:
-        Whether anything ran.
+        Whether anything was running.
 
     Raises:
-        LocalCloudError: Another command is at work on it.
+        LocalCloudError: Another command is working on it.
     """
     state = state.resolve()
     if not state.exists():
@@ -245,13 +245,13 @@ def stop(state: Path) -> bool:
 
 
 def is_running(state: Path) -> bool:
-    """Say whether the cloud whose files are in `state` runs and answers."""
+    """Whether the cloud whose files are in `state` is running and responds."""
     return _load_running(state.resolve()) is not None
 
 
 @contextlib.contextmanager
 def running(state: Path, say: Say) -> Iterator[LocalCloud]:
-    """Start a new cloud that nobody else may touch, and stop it at the end, however the end comes."""
+    """Start a new cloud that nobody else may touch, and stop it at the end, whatever happens."""
     with _exclusively(state.resolve()):
         _stop(state.resolve())
         try:
@@ -283,7 +283,7 @@ class _Running:
 
 
 def _load_running(state: Path) -> _Running | None:
-    """Find out whether both servers run and answer; a half is of no use."""
+    """The servers, if both are running and respond; one alone is useless."""
     if not all(ServerProcess.load(_record(state, server)) for server in ("postgresql", "emulator")):
         return None
     try:
@@ -323,9 +323,9 @@ def _bring_up(state: Path, running: _Running | None, say: Say) -> LocalCloud:
                 _record(state, "emulator"),
             )
         else:
-            say(f"PostgreSQL and the AWS emulator run already ({running.emulator.endpoint})")
+            say(f"PostgreSQL and the AWS emulator are running already ({running.emulator.endpoint})")
         say("building the stack (sam build)")
-        # In this thread, since that is the one which a Ctrl-C interrupts.
+        # In this thread, because this is the one that Ctrl-C interrupts.
         build_stack(PROJECT, sam, logs / "sam-build.log", _record(state, "sam"))
         if running is None:
             running = _Running(emulator.result(), database.result())
@@ -359,13 +359,13 @@ def _bring_up(state: Path, running: _Running | None, say: Say) -> LocalCloud:
             raise
         raise LocalCloudError(
             f"The stack was not deployed:\n{failures}",
-            f"Mend these and run this again. The whole story is in {logs / 'sam-deploy.log'}.",
+            f"Fix these and run this again. {logs / 'sam-deploy.log'} has the details.",
         ) from error
     return _finish(state, running, say)
 
 
 def _prepare(state: Path, running: _Running) -> None:
-    """Make what must be there before the first deployment, and note where the servers are."""
+    """Create what the first deployment needs, and note where the servers are."""
     (state / "mqtt-ca.pem").write_bytes(running.emulator.mqtt_authority())
     login = json.dumps({"username": running.database.user, "password": running.database.password})
     _client(running.emulator, "secretsmanager").create_secret(Name=_SECRET_NAME, SecretString=login)
@@ -375,7 +375,7 @@ def _prepare(state: Path, running: _Running) -> None:
 
 
 def _failed_resources(emulator: Emulator) -> str:
-    """Say which resources failed in the last deployment, and why."""
+    """Which resources failed in the last deployment, and why."""
     try:
         events = _client(emulator, "cloudformation").describe_stack_events(StackName=STACK_NAME)["StackEvents"]
     except (ClientError, BotoCoreError):  # it failed before there was a stack
@@ -390,7 +390,7 @@ def _failed_resources(emulator: Emulator) -> str:
 
 
 def _finish(state: Path, running: _Running, say: Say) -> LocalCloud:
-    """Do what a deployed stack needs of its operator: a trusted key, an API key, a device, users of the console."""
+    """Do what a deployed stack needs from its operator: a trusted key, an API key, a device, console users."""
     stacks = _client(running.emulator, "cloudformation").describe_stacks(StackName=STACK_NAME)["Stacks"]
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stacks[0]["Outputs"]}
     say("registering the signing key, a device and the console's users")
@@ -425,7 +425,7 @@ def _stop(state: Path) -> bool:
 
 @contextlib.contextmanager
 def _exclusively(state: Path) -> Iterator[None]:
-    """Let one command at a time work on a state folder. The system frees the lock when its holder dies."""
+    """Let one command at a time work on a state folder. The system releases the lock when its holder dies."""
     state.mkdir(parents=True, exist_ok=True)
     with (state / "lock").open("a+") as lock:
         try:
@@ -433,7 +433,7 @@ def _exclusively(state: Path) -> Iterator[None]:
         except BlockingIOError:
             lock.seek(0)
             raise LocalCloudError(
-                f"Process {lock.read().strip() or '(unknown)'} is at work on {state}.",
+                f"Process {lock.read().strip() or '(unknown)'} is working on {state}.",
                 "Wait until it is done, or end it with Ctrl-C; it then stops what it started.",
             ) from None
         lock.truncate(0)
@@ -493,7 +493,7 @@ def _device(state: Path, iot: IoTClient, policy: str, mac: str) -> DeviceIdentit
 
 
 def _make_signing_key(file: Path) -> bytes:
-    """Make the key with `ota-sign` unless it is there, so that what it signed stays good over restarts.
+    """Create the key with `ota-sign` unless it exists, so that what it signed stays valid across restarts.
 
     Returns:
         The public key, PEM.
@@ -505,7 +505,7 @@ def _make_signing_key(file: Path) -> bytes:
 
 
 def _sign_up(state: Path, cognito: CognitoIdentityProviderClient, pool: str) -> dict[str, str]:
-    """Make the console's users, each with a password of its own that lives as long as the cloud.
+    """Create the console's users, each with a password that lasts as long as the cloud runs.
 
     Returns:
         The passwords, by user name.

@@ -1,4 +1,4 @@
-"""Devices as the MQTT broker sees them: a certificate of their own, and a client that listens."""
+"""Devices as the MQTT broker sees them: each with its own certificate, and a client that listens."""
 
 import json
 import queue
@@ -55,7 +55,7 @@ class Subscriber:
         self._topics = topics
         self._subscribed = threading.Event()
         self._refused: str | None = None
-        self._ended_sessions = 0  # the client connects again by itself
+        self._ended_sessions = 0  # the client reconnects automatically
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=device.mac)
         context = ssl.create_default_context(cafile=authority)
         context.load_cert_chain(device.certificate, device.key)
@@ -69,7 +69,7 @@ class Subscriber:
         """Connect and subscribe.
 
         Raises:
-            LocalCloudError: The broker refuses the session or the subscription, or does not answer.
+            LocalCloudError: The broker refuses the session or the subscription, or does not respond.
         """
         self._client.connect(*self._address)
         self._client.loop_start()
@@ -90,7 +90,7 @@ class Subscriber:
         self._client.loop_stop()
 
     def wait_for(self, count: int, seconds: float) -> list[Message]:
-        """Wait until `count` messages have arrived since the session began, or the time is over.
+        """Wait until `count` messages have arrived since the session began, or the time is up.
 
         Returns:
             All that have arrived.
@@ -117,7 +117,7 @@ class Subscriber:
         while not message.is_published():
             message.wait_for_publish(_ACKNOWLEDGEMENT_POLL_SECONDS)
             if self._ended_sessions != sessions_before or time.monotonic() > deadline:
-                raise RuntimeError(f"The MQTT broker did not take a message to {topic}.")
+                raise RuntimeError(f"The MQTT broker did not accept a message to {topic}.")
 
     def _on_connect(
         self, client: mqtt.Client, _data: object, _flags: object, reason: ReasonCode, _properties: Properties | None
@@ -139,7 +139,7 @@ class Subscriber:
         self, _client: mqtt.Client, _data: object, _flags: object, _reason: ReasonCode, _properties: Properties | None
     ) -> None:
         self._ended_sessions += 1
-        if not self._subscribed.is_set():  # AWS IoT ends a session that asks for what its policy does not allow
+        if not self._subscribed.is_set():  # AWS IoT ends a session that requests what its policy does not allow
             self._refused = "it ended the session"
             self._subscribed.set()
 

@@ -22,7 +22,7 @@ _ENTRY = Path(__file__).with_name("emulator_entry.py")
 
 @dataclass(frozen=True)
 class Emulator:
-    """Where the emulator answers."""
+    """Where the emulator listens."""
 
     port: int
     mqtt_port: int
@@ -33,7 +33,7 @@ class Emulator:
         return f"http://127.0.0.1:{self.port}"
 
     def is_ready(self) -> bool:
-        """Say whether it serves AWS calls and MQTT."""
+        """Whether it serves AWS calls and MQTT."""
         try:
             with _open(f"{self.endpoint}/_ministack/ready") as answer:
                 return bool(json.load(answer)["iot_mtls"] == "listening")
@@ -41,7 +41,7 @@ class Emulator:
             return False
 
     def mqtt_authority(self) -> bytes:
-        """Give the certificate, PEM, of the authority behind the MQTT broker's certificate."""
+        """The certificate, PEM, of the CA that issued the MQTT broker's certificate."""
         with _open(f"{self.endpoint}/_ministack/iot/ca.pem") as answer:
             certificate: bytes = answer.read()
             return certificate
@@ -50,14 +50,14 @@ class Emulator:
 def start_emulator(
     python: Path, temporary: Path, log: Path, record: Path, program: Sequence[str | Path] = (_ENTRY,)
 ) -> Emulator:
-    """Start the emulator with nothing in it.
+    """Start an empty emulator.
 
     Args:
         python: The interpreter of the emulator's own environment.
         temporary: The folder for its temporary files.
-        log: Gets its output.
-        record: Gets the process's identity.
-        program: What the interpreter runs: the emulator with our fixes, unless told otherwise.
+        log: The file for its output.
+        record: The file for the process's identity.
+        program: What the interpreter runs; by default the emulator with our fixes.
 
     Raises:
         LocalCloudError: It does not start.
@@ -66,7 +66,7 @@ def start_emulator(
         raise LocalCloudError(f"{python} is missing.", "Run `make setup`.")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    for _ in range(_PORT_TRIES):  # somebody may take a free port before we do
+    for _ in range(_PORT_TRIES):  # another program may take a free port before we do
         emulator = Emulator(free_port(), free_port())
         process = ServerProcess.start(
             [python, "-P", *program],
@@ -78,10 +78,10 @@ def start_emulator(
                 SFTP_ENABLED="0",
                 SFN_WAIT_SCALE="1",
                 LOG_LEVEL="WARNING",
-                # Its Lambda workers inherit that; on AWS they log from INFO on.
+                # Its Lambda workers would inherit WARNING; on AWS they log from INFO.
                 POWERTOOLS_LOG_LEVEL="INFO",
                 TMPDIR=str(temporary),
-                # It would look after containers in an engine that it finds, and there may be other people's.
+                # It would manage the containers of any engine that it finds, and some may be other people's.
                 DOCKER_HOST=f"unix://{temporary}/none.sock",
                 # Its Lambda workers inherit this environment.
                 AWS_CONFIG_FILE=os.devnull,

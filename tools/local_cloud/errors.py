@@ -6,7 +6,7 @@ _LOG_LINES = 15
 
 
 class LocalCloudError(Exception):
-    """Something that a person has to look at: what was seen, and what to do next."""
+    """Something that needs a person: what was seen, and what to do next."""
 
     def __init__(self, seen: str, next_step: str, log: Path | None = None) -> None:
         message = f"{seen}\n{next_step}"

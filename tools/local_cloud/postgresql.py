@@ -47,7 +47,7 @@ hostnossl all all all reject
 
 @dataclass(frozen=True)
 class Database:
-    """How to reach the database, and as whom."""
+    """How to reach the database, and as which user."""
 
     host: str
     port: int
@@ -58,7 +58,7 @@ class Database:
 
     @property
     def url(self) -> str:
-        """The connection URI that psql and libpq take."""
+        """The connection URI for psql and libpq."""
         return (
             f"postgresql://{self.user}:{self.password}@{self.host}:{self.port}/{self.name}"
             f"?sslmode=verify-full&sslrootcert={self.ca_file}"
@@ -68,7 +68,7 @@ class Database:
         """Open a connection.
 
         Raises:
-            pg8000.exceptions.InterfaceError: The server cannot be reached.
+            pg8000.exceptions.InterfaceError: The server is unreachable.
         """
         return pg8000.native.Connection(
             self.user,
@@ -82,13 +82,13 @@ class Database:
 
 
 def start_postgresql(home: Path, ca_file: Path, log: Path, record: Path) -> Database:
-    """Make a new cluster and serve it.
+    """Create a new cluster and serve it.
 
     Args:
-        home: The cluster's folder. Whatever was there is gone.
-        ca_file: Gets the certificate of the authority behind the server's.
-        log: Gets the server's output.
-        record: Gets the process's identity.
+        home: The cluster's folder. Whatever was there is deleted.
+        ca_file: The file for the certificate of the CA that issued the server's.
+        log: The file for the server's output.
+        record: The file for the process's identity.
 
     Raises:
         LocalCloudError: It does not start.
@@ -101,7 +101,7 @@ def start_postgresql(home: Path, ca_file: Path, log: Path, record: Path) -> Data
         programs = _place_for_user(home, programs, uid)
     else:
         home.mkdir(parents=True, mode=0o700)
-    home = home.resolve()  # the way to the link itself may be closed to the other user
+    home = home.resolve()  # the other user may be unable to reach the link itself
     cluster = home / "data"
     administrator = secrets.token_hex(16)
     password_file = home / "password"
@@ -131,7 +131,7 @@ def start_postgresql(home: Path, ca_file: Path, log: Path, record: Path) -> Data
     (cluster / "pg_hba.conf").write_text(_ACCESS)
     ca_file.write_bytes(issue_server_certificate(cluster / "server.pem", cluster / "server.key", uid))
 
-    for _ in range(_PORT_TRIES):  # somebody may take a free port before we do
+    for _ in range(_PORT_TRIES):  # another program may take a free port before we do
         admin = Database("127.0.0.1", free_port(), _ADMINISTRATOR, _ADMINISTRATOR, administrator, ca_file)
         process = _serve(programs, home, admin.port, log, record, uid)
         if _answers(process, admin):
@@ -141,7 +141,7 @@ def start_postgresql(home: Path, ca_file: Path, log: Path, record: Path) -> Data
 
 
 def restart_postgresql(process: ServerProcess, home: Path, database: Database, log: Path, record: Path) -> None:
-    """Stop the server and serve the same cluster again, at the same port.
+    """Stop the server and serve the same cluster again, on the same port.
 
     Raises:
         LocalCloudError: It does not start.
@@ -166,12 +166,12 @@ def _serve(programs: Path, home: Path, port: int, log: Path, record: Path, uid: 
 
 
 def stop_postgresql(process: ServerProcess) -> None:
-    """Stop the server as "fast shutdown" does: sessions are ended, data is written."""
+    """Stop the server with a "fast shutdown": sessions are ended, data is written."""
     process.stop(signal.SIGINT, _STOP_SECONDS)
 
 
 def remove_cluster(home: Path) -> None:
-    """Remove the cluster's files, also those that had to stand elsewhere."""
+    """Remove the cluster's files, including those that had to go elsewhere."""
     if home.is_symlink():
         shutil.rmtree(home.readlink(), ignore_errors=True)
         home.unlink()
@@ -179,13 +179,13 @@ def remove_cluster(home: Path) -> None:
 
 
 def _place_for_user(home: Path, programs: Path, uid: int) -> Path:
-    """Make `home` for another user than root.
+    """Create `home` for a user other than root.
 
-    He may be unable to reach the project's folder (/root is closed to all others). Then `home` becomes a link to a
-    folder that he can reach, with a copy of the programs.
+    They may be unable to reach the project's folder (/root is closed to everyone else). Then `home` becomes a link to
+    a folder that they can reach, with a copy of the programs.
 
     Returns:
-        The programs' folder that he can use.
+        The folder of the programs that they can use.
     """
     home.mkdir(parents=True)
     os.chown(home, uid, uid)
@@ -200,7 +200,7 @@ def _place_for_user(home: Path, programs: Path, uid: int) -> Path:
 
 
 def _may(uid: int, flag: str, path: Path) -> bool:
-    """Ask `test`, as the user, whether he may write (-w) or execute (-x) a file."""
+    """Ask `test`, as the user, whether they may write (-w) or execute (-x) a file."""
     return subprocess.run(["test", flag, path], user=uid, group=uid, extra_groups=[], check=False).returncode == 0
 
 
@@ -217,11 +217,11 @@ def _answers(process: ServerProcess, database: Database) -> bool:
 
 
 def _create_database(admin: Database) -> Database:
-    """Create the role that the pipeline uses, no superuser, and its database."""
+    """Create the role that the pipeline uses, which is not a superuser, and its database."""
     password = secrets.token_hex(16)
     connection = admin.connect()
     try:
-        # Tests make databases and users of their own.
+        # Tests create their own databases and users.
         connection.run(f"CREATE ROLE ota LOGIN CREATEDB CREATEROLE PASSWORD {pg8000.native.literal(password)}")
         connection.run("CREATE DATABASE ota OWNER ota")
     finally:
@@ -233,7 +233,7 @@ def issue_server_certificate(certificate_file: Path, key_file: Path, uid: int | 
     """Write a server certificate for loopback, and its key.
 
     Returns:
-        The certificate, PEM, of the authority that issued it. Nobody keeps the authority's key.
+        The certificate, PEM, of the CA that issued it. The CA's key is thrown away.
     """
     now = datetime.now(UTC)
     authority_key, server_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
@@ -258,7 +258,7 @@ def issue_server_certificate(certificate_file: Path, key_file: Path, uid: int | 
             builder = builder.add_extension(extension, critical)
         return builder.sign(authority_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
-    # Python 3.13 and later check RFC 5280 strictly: a CA says which keys it may use, and for what.
+    # Python 3.13 and later enforce RFC 5280 strictly: a CA certificate must have a key usage.
     key_usage = x509.KeyUsage(
         digital_signature=False,
         content_commitment=False,

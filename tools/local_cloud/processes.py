@@ -1,4 +1,4 @@
-"""Servers that outlive the command that started them, and are stopped by a later one."""
+"""Servers that outlive the command that started them, until a later one stops them."""
 
 import contextlib
 import json
@@ -20,7 +20,7 @@ _KILL_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class ServerProcess:
-    """A started server. Its pid alone could meanwhile be a stranger's, so the start time is a part of its identity."""
+    """A started server. Another process may get its pid later, so the start time is part of its identity."""
 
     pid: int
     started: float
@@ -36,15 +36,15 @@ class ServerProcess:
         record: Path,
         uid: int | None = None,
     ) -> "ServerProcess":
-        """Start a server in a session of its own, so that a Ctrl-C meant for us does not reach it.
+        """Start a server in its own session, so that a Ctrl-C meant for us does not reach it.
 
         Args:
             command: Program and arguments.
-            environment: The whole of its environment.
-            folder: Where it runs.
-            log: Gets its output.
-            record: Gets its identity, for `load`.
-            uid: The user that it runs as; the caller's, if None.
+            environment: Its whole environment.
+            folder: Its working directory.
+            log: The file for its output.
+            record: The file for its identity, for `load`.
+            uid: The user that it runs as; None means the caller.
 
         Raises:
             OSError: The program cannot be run.
@@ -80,18 +80,18 @@ class ServerProcess:
             process = psutil.Process(self.pid)
             ours = abs(process.create_time() - self.started) < _SAME_START_SECONDS
             if ours and process.status() == psutil.STATUS_ZOMBIE:
-                process.wait(timeout=0)  # reaps it when it is our child
+                process.wait(timeout=0)  # reaps it if it is our child
                 return None
         except (psutil.NoSuchProcess, psutil.TimeoutExpired):
             return None
         return process if ours else None
 
     def is_running(self) -> bool:
-        """Say whether it still runs."""
+        """Whether it is still running."""
         return self._find() is not None
 
     def program(self) -> Path:
-        """Name the file that it runs.
+        """The file that it runs.
 
         Raises:
             psutil.NoSuchProcess: It has ended.
@@ -99,10 +99,10 @@ class ServerProcess:
         return Path(psutil.Process(self.pid).cmdline()[0])
 
     def wait(self, seconds: float) -> int | None:
-        """Wait for its end; only for the process that started it.
+        """Wait for its end; only the process that started it can.
 
         Returns:
-            Its exit code, or None when it still runs after that time.
+            Its exit code, or None if it is still running after that time.
         """
         try:
             code: int = psutil.Process(self.pid).wait(seconds)
@@ -111,7 +111,7 @@ class ServerProcess:
         return code
 
     def stop(self, polite: signal.Signals, patience: float) -> None:
-        """Ask it to end, wait, and end by force what is left of it and its children."""
+        """Ask it to end, wait, and kill what is left of it and its children."""
         process = self._find()
         if process is None:
             return
@@ -121,12 +121,12 @@ class ServerProcess:
             process.wait(timeout=patience)
         for member in family:
             with contextlib.suppress(psutil.NoSuchProcess):
-                member.kill()  # psutil itself spares a stranger who has the pid meanwhile
+                member.kill()  # psutil spares another process that has got the pid since
         psutil.wait_procs(family, timeout=_KILL_SECONDS)
 
 
 def stop_strays(folder: Path) -> None:
-    """End the Python processes whose program is a file in `folder`: workers that outlived a killed server."""
+    """Kill the Python processes whose program is a file in `folder`: workers that outlived a killed server."""
     for process in psutil.process_iter(["cmdline"]):
         program, *arguments = process.info["cmdline"] or [""]
         is_python = Path(program).name.startswith("python")
@@ -136,7 +136,7 @@ def stop_strays(folder: Path) -> None:
 
 
 def free_port() -> int:
-    """Name a TCP port of the loopback interface that nothing listens on now."""
+    """A TCP port on loopback that nothing listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -144,7 +144,7 @@ def free_port() -> int:
 
 
 def clean_environment(**extra: str) -> dict[str, str]:
-    """Give the caller's environment without what would change how AWS tools, Python or libpq behave."""
+    """The caller's environment without what would change how AWS tools, Python or libpq behave."""
     kept = {
         name: value
         for name, value in os.environ.items()

@@ -1,7 +1,7 @@
 """`sam local invoke` against a running local cloud.
 
-It runs a function in a container, as AWS would, to which this machine's loopback is another machine's. So the ports of
-the local cloud are opened once more, at the address under which containers find this machine, and to nobody else.
+It runs a function in a container, as AWS would, and a container cannot reach this machine's loopback. So the local
+cloud's ports are also opened at the address where containers find this machine, and nowhere else.
 """
 
 import asyncio
@@ -22,21 +22,21 @@ from .cloud import PROJECT, LocalCloud
 from .errors import LocalCloudError
 from .stack import ARCHITECTURE, STACK_NAME, build_stack
 
-# What Docker calls the machine; the certificate of the local PostgreSQL knows the name.
+# Docker's name for the machine; the local PostgreSQL's certificate includes it.
 HOST_OF_CONTAINERS = "host.docker.internal"
-# The template's default: the runtime that AWS would run, whatever runs here.
+# The template's default: the runtime that AWS would use, whatever Python runs here.
 _RUNTIME = "python3.13"
-_IP_FREEBIND = 15  # linux/in.h: some engines make the address only when the first container runs
+_IP_FREEBIND = 15  # linux/in.h: some engines create the address only when the first container runs
 
 
 @dataclass(frozen=True)
 class SamLocal:
-    """What `sam local invoke` needs to know of a local cloud.
+    """What `sam local invoke` needs to know about a local cloud.
 
     Attributes:
         template: the built template.
-        settings: the functions' environment variables, as deployed, but for the addresses.
-        gateway: the address of this machine on the containers' network; None where the engine sees to it.
+        settings: the functions' environment variables, as deployed except for the addresses.
+        gateway: the address of this machine on the containers' network; None if the engine takes care of it.
     """
 
     template: Path
@@ -45,7 +45,7 @@ class SamLocal:
 
     @property
     def command(self) -> list[str]:
-        """The command; an event (`--event FILE`) and a function's logical id are to be added."""
+        """The command, to which you add an event (`--event FILE`) and a function's logical id."""
         known_host = ["--add-host", f"{HOST_OF_CONTAINERS}:{self.gateway}"] if self.gateway else []
         return [
             *("sam", "local", "invoke", "--template", str(self.template), "--env-vars", str(self.settings)),
@@ -55,10 +55,10 @@ class SamLocal:
 
 @contextlib.contextmanager
 def reachable_from_containers(cloud: LocalCloud) -> Iterator[SamLocal]:
-    """Build the stack as AWS runs it, and let containers reach the cloud as long as this is open.
+    """Build the stack as AWS runs it, and let containers reach the cloud while this is open.
 
     Raises:
-        LocalCloudError: No container engine answers, or the stack does not build.
+        LocalCloudError: No container engine responds, or the stack does not build.
     """
     gateway = _gateway() if sys.platform == "linux" else None
     folder = cloud.state / "sam-local"
@@ -82,7 +82,7 @@ def _gateway() -> str:
 
 
 def _template_for_local_cloud(built: Path) -> str:
-    """Give the built template with this machine's architecture, and the one variable that sam passes on if declared."""
+    """The built template with this machine's architecture, and the variable that sam passes on only if declared."""
     template = yaml.safe_load(built.read_text())
     template["Parameters"]["Architecture"]["Default"] = ARCHITECTURE
     template["Globals"]["Function"]["Environment"]["Variables"]["AWS_ENDPOINT_URL"] = ""
@@ -91,7 +91,7 @@ def _template_for_local_cloud(built: Path) -> str:
 
 
 def _settings(cloud: LocalCloud) -> dict[str, dict[str, str]]:
-    """Give the variables of each deployed function, by its logical id."""
+    """The variables of each deployed function, by its logical id."""
     functions = cloud.client("lambda")
     resources = cloud.client("cloudformation").describe_stack_resources(StackName=STACK_NAME)["StackResources"]
     settings = {}
@@ -109,7 +109,7 @@ def _settings(cloud: LocalCloud) -> dict[str, dict[str, str]]:
 
 @contextlib.contextmanager
 def _forwarding(address: str, ports: list[int]) -> Iterator[None]:
-    """Pass on what arrives at ports of an address to the same ports of loopback."""
+    """Forward ports of an address to the same ports on loopback."""
     loop = asyncio.new_event_loop()
     servers = [loop.run_until_complete(_forward(address, port)) for port in ports]
     thread = threading.Thread(target=loop.run_forever, daemon=True)

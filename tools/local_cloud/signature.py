@@ -1,4 +1,4 @@
-"""Requests to API Gateway by people and programs that IAM knows: AWS Signature Version 4."""
+"""Requests to API Gateway by IAM users and roles: AWS Signature Version 4."""
 
 import requests
 from botocore.auth import SigV4Auth

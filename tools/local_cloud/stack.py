@@ -13,12 +13,12 @@ from .processes import ServerProcess, clean_environment
 
 STACK_NAME = "ota"
 REGION = "us-east-1"
-# The names of the REST APIs, which the emulator also takes for their ids.
+# The names of the REST APIs, which the emulator also uses as their ids.
 API_ID = f"{STACK_NAME}-api"
 OPERATOR_API_ID = f"{STACK_NAME}-operator-api"
 CONSOLE_API_ID = f"{STACK_NAME}-console"
 ARTIFACTS_BUCKET = "deployment-artifacts"
-# The emulator's Lambda workers are of the Python that runs it, and that is the one which runs us.
+# The emulator's Lambda workers use the Python that runs it, which is also the one that runs us.
 RUNTIME = f"python{sys.version_info.major}.{sys.version_info.minor}"
 ARCHITECTURE = "arm64" if platform.machine() in {"arm64", "aarch64"} else "x86_64"
 _SAM_SECONDS = 600.0
@@ -26,7 +26,7 @@ _STOP_SECONDS = 5.0
 
 
 def aws_environment(endpoint: str) -> dict[str, str]:
-    """Give the environment in which AWS tools talk to the emulator and to nothing else."""
+    """The environment in which AWS tools talk to the emulator and to nothing else."""
     return clean_environment(
         AWS_ENDPOINT_URL=endpoint,
         AWS_ACCESS_KEY_ID="test",
@@ -41,7 +41,7 @@ def aws_environment(endpoint: str) -> dict[str, str]:
 
 
 def build_stack(project: Path, folder: Path, log: Path, record: Path, runtime: str = RUNTIME) -> None:
-    """Build functions and layers for a runtime into `folder`; what did not change comes from a cache there.
+    """Build functions and layers for a runtime into `folder`; unchanged ones come from a cache there.
 
     Raises:
         LocalCloudError: `sam build` failed.
@@ -58,7 +58,7 @@ def build_stack(project: Path, folder: Path, log: Path, record: Path, runtime: s
         ],
         {"PythonRuntime": runtime, "Architecture": ARCHITECTURE},
         project=project,
-        environment=aws_environment("http://127.0.0.1:9"),  # building calls nobody
+        environment=aws_environment("http://127.0.0.1:9"),  # building makes no AWS calls
         log=log,
         record=record,
     )
@@ -100,18 +100,18 @@ def _sam(
         *(f'ParameterKey={name},ParameterValue="{value}"' for name, value in parameters.items()),
     ]
     log.unlink(missing_ok=True)
-    # It leaves an empty folder there for each function that it builds.
+    # sam leaves an empty folder there for each function that it builds.
     with tempfile.TemporaryDirectory(dir=record.parent) as temporary:
         process = ServerProcess.start(
             whole, environment={**environment, "TMPDIR": temporary}, folder=project, log=log, record=record
         )
         try:
             code = process.wait(_SAM_SECONDS)
-        finally:  # also when we are interrupted
+        finally:  # even if we are interrupted
             process.stop(signal.SIGTERM, _STOP_SECONDS)
     if code is None:
         raise LocalCloudError(
             f"`sam {command[0]}` took more than {_SAM_SECONDS:.0f} s.", "See what it waited for.", log
         )
     if code != 0:
-        raise LocalCloudError(f"`sam {command[0]}` failed.", "Mend what it complains about and run this again.", log)
+        raise LocalCloudError(f"`sam {command[0]}` failed.", "Fix what it complains about and run this again.", log)
