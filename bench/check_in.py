@@ -1,4 +1,4 @@
-"""Checking in: `GET /devices/{mac}/update` of devices that are up to date, as a fleet's daily poll is."""
+"""Checking in: `GET /devices/{mac}/update` of devices that are up to date, as in a fleet's daily poll."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def _of_server(milliseconds: list[float]) -> list[Figure]:
-    """PostgreSQL's share, for each fleet; beside it, as the floor, the smallest's."""
+    """PostgreSQL's share for each fleet; the floor is the smallest fleet's."""
     figures = [
         Figure(
             row="check-in",
@@ -49,8 +49,8 @@ def _of_server(milliseconds: list[float]) -> list[Figure]:
 
 def _measure(handler, database, devices: int) -> Figure:
     release = fill_with_devices(database, devices, "release_targets")
-    # Each run polls devices that none before it did, as far as the fleet goes, spread over the whole of it: rows and
-    # index pages are not at hand because the run before has just touched them, and each update is the row's first.
+    # Each run polls devices that no run before it has, as far as the fleet goes, spread over all of it: no run finds
+    # rows and index pages cached by the one before, and each update is the row's first.
     order = list(range(devices))
     random.Random(devices).shuffle(order)  # noqa: S311 - reproducible, not secret
     macs = map(mac_of, itertools.cycle(order))
@@ -93,7 +93,7 @@ def _measure(handler, database, devices: int) -> Figure:
 
 
 def _updates(database) -> list[int]:
-    """Updates of devices so far, and those of them that touched no index (HOT), as far as PostgreSQL has counted."""
+    """Updates of devices so far, and how many touched no index (HOT), as far as PostgreSQL has counted."""
     [counts] = database.run("SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'devices'")
     return counts
 

@@ -1,4 +1,4 @@
-"""Cold start: how long each function's artifact takes to be ready, as the Runtime Interface Emulator starts it."""
+"""Cold start: how long each function's artifact takes to get ready under the Runtime Interface Emulator."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from harness import Figure, report
 from lab import PROJECT
 from local_cloud.processes import free_port
 
-# The clients that each function makes.
+# The AWS clients that each function creates.
 _DATABASE = ("secretsmanager",)
 _FUNCTIONS = {
     "DeliverFirmware": (*_DATABASE, "s3"),
@@ -45,7 +45,7 @@ _ARCHITECTURE = "arm64" if platform.machine() in {"arm64", "aarch64"} else "x86_
 
 
 class Runtime:
-    """A function as a process of its own, as Lambda would run it. Use it as a context manager."""
+    """A function in its own process, as Lambda would run it. Use it as a context manager."""
 
     def __init__(self, folder: Path, layer: Path | None) -> None:
         self._folder = folder
@@ -139,7 +139,7 @@ def _measure(function: str, clients: tuple[str, ...]) -> Figure:
 
 def _start(folder: Path, layer: Path | None) -> float:
     with Runtime(folder, layer) as runtime:
-        runtime.invoke({})  # whatever comes of it: the emulator starts the runtime with the first event
+        runtime.invoke({})  # Even if it fails: the emulator starts the runtime with the first event.
         return runtime.init_ms()
 
 

@@ -1,4 +1,4 @@
-"""Delivering: a warm 64 KiB chunk of a whole image, in the handler, as API Gateway asks for it."""
+"""Delivering: a warm 64 KiB chunk of an image, in the handler, as API Gateway requests it."""
 
 from __future__ import annotations
 

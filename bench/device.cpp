@@ -1,8 +1,8 @@
 // One device's update over a real connection, from the notification to the new slot. The firmware's
 // components and its HTTP port are real, flash and MQTT are fakes: what is measured is CPU time.
 //   bench_device API_URL IMAGE_FILE UPDATES
-// Writes the image, which the server at API_URL then hands out, updates so many times, and prints for each
-// update a JSON line with the CPU seconds of it and, after it, of the floor: SHA-256 of the image and one
+// Writes the image, which the server at API_URL then serves, updates UPDATES times, and prints for each update
+// a JSON line with its CPU seconds and, measured after it, those of the floor: SHA-256 of the image and one
 // verification of its signature, by the same mbedTLS.
 
 #include <cstdio>

@@ -1,4 +1,4 @@
-"""A device: heap, CPU and bytes of a whole update by the firmware's code, built for this machine."""
+"""A device: heap, CPU and bytes of a whole update with the firmware's code, built for this machine."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def _heap() -> Figure:
-    """The worst case, as the test that watches the limit measures it."""
+    """The worst case, measured by the test that enforces the limit."""
     printed = _output(_BUILD / "test_heap", "--gtest_filter=Heap.*")
     stages = re.findall(r"(at rest|checking in|deciding|downloading|both at once|activating) (\d+)", printed)
     bytes_in_stage = {stage: int(size) for stage, size in stages}
@@ -71,7 +71,7 @@ def _bytes(cuts: int) -> Figure:
 
 
 def _update(updates: int, cut_at: list[int]) -> tuple[list[dict[str, float]], int]:
-    """CPU seconds of each update and of its floor, and the bytes of the image that the server sent in all."""
+    """CPU seconds of each update and of its floor, and the total bytes of the image that the server sent."""
     with tempfile.TemporaryDirectory() as folder:
         image = Path(folder) / "image.bin"
         with _server(image, cut_at) as url:
@@ -79,13 +79,13 @@ def _update(updates: int, cut_at: list[int]) -> tuple[list[dict[str, float]], in
             with urllib.request.urlopen(f"{url}/image-bytes") as answer:  # noqa: S310
                 sent, cuts = map(int, answer.read().split())
     if cuts != len(cut_at):
-        sys.exit(f"bench: device: {cuts} of {len(cut_at)} cuts came to pass")
+        sys.exit(f"bench: device: {cuts} of {len(cut_at)} cuts happened; expected all")
     return [json.loads(line) for line in lines], sent
 
 
 @contextlib.contextmanager
 def _server(image: Path, cut_at: list[int]) -> Iterator[str]:
-    """The server of the firmware's tests: it ends with its standard input."""
+    """The server from the firmware's tests; it exits when its standard input closes."""
     program = PROJECT / "firmware" / "host" / "tests" / "http_server.py"
     command = [sys.executable, program, image, "--cut-at", *map(str, cut_at)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:

@@ -1,6 +1,6 @@
-"""gooseBit with a fleet: python goosebit_server.py PORT DEVICES IMAGE. Runs in an environment of its own.
+"""gooseBit with a fleet: python goosebit_server.py PORT DEVICES IMAGE. Runs in its own environment.
 
-It makes gooseBit's tables, fills them, and then serves as `python -m goosebit` does, but on loopback.
+It creates gooseBit's tables, fills them, and then serves like `python -m goosebit`, but on loopback.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ async def fill(devices, image):
     await software.compatibility.add(hardware)
     await Rollout.create(name="bench", software=software)
     database = Tortoise.get_connection("default")
-    # Half of them are up to date; the other half has an update to download.
+    # Half of them are up to date; the other half have an update to download.
     await database.execute_script(
         "INSERT INTO device (id, name, hardware_id, sw_version, feed, update_mode, last_state, force_update)"  # noqa: S608 - numbers
         f" SELECT 'device-' || n, '', {hardware.id}, CASE n % 2 WHEN 0 THEN '1.0.1' ELSE '1.0.0' END, 'default', 3, 5,"

@@ -1,4 +1,4 @@
-"""How every row of the table is measured, and how it is written down."""
+"""How every row of the table is measured and reported."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Figure:
 
     Attributes:
         row: which benchmark.
-        what: was measured, with its unit.
+        what: what was measured, with its unit.
         ours, floor: in that unit; medians.
-        ratio: how many times what the floor costs ours costs; the median over the runs' own ratios.
-        goal: as a person reads it.
-        is_met: whether it is; None where there is none.
-        peer: what others reach beside it.
-        more: for whoever reads the JSON.
+        ratio: the cost of ours divided by the floor's; the median of the runs' ratios.
+        goal: in words.
+        is_met: whether the goal is met; None without a goal.
+        peer: what others achieve.
+        more: for readers of the JSON.
     """
 
     row: str
@@ -60,10 +60,10 @@ def medians(
     before: Callable[[], object] = lambda: None,
     warms_up: bool = True,
 ) -> Medians:
-    """Take turns, so that both see the same machine: what disturbs one run disturbs its pair, and the ratio stands.
+    """Take turns, so that both see the same machine: what disturbs one run disturbs its pair, and the ratio holds.
 
-    `before` prepares a run of ours, and does not count. Nor does a first pair, which warms both up, unless something
-    else has.
+    `before` prepares a run of ours and is not measured. Nor is the first pair, which warms both up, unless `warms_up`
+    is False.
     """
     if warms_up:
         ours()
@@ -82,7 +82,7 @@ def medians(
 def median_cost(
     work: Callable[[], object], *, operations: int = 1, runs: int = 3, clock: Callable[[], float] = time.process_time
 ) -> float:
-    """Seconds of an operation."""
+    """Seconds per operation."""
     return statistics.median(_time(work, clock) for _ in range(runs)) / operations
 
 
@@ -94,7 +94,7 @@ def _time(work: Callable[[], object], clock: Callable[[], float]) -> float:
 
 
 def report(*figures: Figure) -> None:
-    """Hand the figures to whoever started this benchmark: run.py names the file."""
+    """Write the figures to the file that run.py names, or print them as a table."""
     document = [asdict(figure) for figure in figures]
     if len(sys.argv) > 1:
         Path(sys.argv[1]).write_text(json.dumps(document, indent=2))
@@ -124,5 +124,5 @@ def table(figures: list[Figure] | tuple[Figure, ...]) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits that count."""
+    """Three significant digits."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

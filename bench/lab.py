@@ -1,4 +1,4 @@
-"""What a benchmark finds: the local cloud, in its environment, and the functions' handlers."""
+"""What benchmarks work with: the local cloud, through its environment, and the functions' handlers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 STATE = PROJECT / ".local-bench"
 IMAGE_BYTES = 1_966_080  # what an OTA slot holds, 1.9 MB
 FLEETS = (1_000, 100_000, 1_000_000)
-# Each benchmark's own, so that none finds what another left.
+# Every benchmark has its own, so that none finds what another left.
 PRODUCT = f"bench-{os.getpid()}"
 CONTEXT = SimpleNamespace(
     function_name="f", memory_limit_in_mb=512, invoked_function_arn="arn:f", aws_request_id="r", log_stream_name="s"
@@ -76,7 +76,7 @@ def load_handler(function: str) -> ModuleType:
 
 
 def connect_database() -> pg8000.native.Connection:
-    """A connection as the functions' own: TLS, prepared anew for each statement."""
+    """A connection like the functions' own, over TLS, but it prepares a statement each time."""
     credentials = boto3.client("secretsmanager").get_secret_value(SecretId=os.environ["DATABASE_SECRET_ARN"])
     login = json.loads(credentials["SecretString"])
     return pg8000.native.Connection(
@@ -144,13 +144,13 @@ MAC_OF_N = "CAST(lpad(to_hex(x'020000000000'::bigint + n), 12, '0') AS macaddr)"
 
 
 def mac_of(number: int) -> str:
-    """What MAC_OF_N makes of it."""
+    """The MAC that MAC_OF_N computes for a number."""
     digits = f"{0x020000000000 + number:012X}"
     return ":".join(digits[at : at + 2] for at in range(0, 12, 2))
 
 
 def fill_with_devices(database: pg8000.native.Connection, count: int, *tables: str) -> dict[str, Any]:
-    """A fleet of known devices, with a row for each in these tables, of a release of its own. Returns the release."""
+    """Fill in a fleet of known devices, each with a row in these tables for a new release. Returns the release."""
     everything = "devices, release_targets, device_states, device_history"
     database.run(f"TRUNCATE {everything}")
     release = insert_release(database, target_count=count)
@@ -170,7 +170,7 @@ def fill_with_devices(database: pg8000.native.Connection, count: int, *tables: s
 
 
 def server_cpu_seconds(database: pg8000.native.Connection) -> float:
-    """CPU that PostgreSQL has spent so far on the functions' connections of now."""
+    """CPU that PostgreSQL has spent so far on the functions' current connections."""
     found = database.run("SELECT pid FROM pg_stat_activity WHERE application_name = 'esp32-ota'")
     times = [psutil.Process(pid).cpu_times() for (pid,) in found]
     return sum(time.user + time.system for time in times)

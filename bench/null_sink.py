@@ -1,6 +1,6 @@
-"""An HTTPS server that takes every request and says OK, as cheaply as it can: python null_sink.py PORT CERTIFICATE KEY.
+"""An HTTPS server that answers every request with OK, as cheaply as it can: python null_sink.py PORT CERTIFICATE KEY.
 
-It stands for AWS IoT Core's data endpoint, and in its place costs the publishing process what the network costs.
+It stands in for AWS IoT Core's data endpoint, so that the publishing process pays only for the network.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""Beside gooseBit, a hawkBit-compatible update server: polls and downloaded bytes per CPU-second, process by process.
+"""Compared with gooseBit, a hawkBit-compatible update server: polls and downloaded bytes per CPU-second of a process.
 
-Ours runs under the Runtime Interface Emulator. The function's process counts; the emulator stands where AWS's service
-does, and what it takes is in the JSON. Of gooseBit its one process counts, HTTP server and all.
+Ours runs under the Runtime Interface Emulator. Only the function's process counts; the emulator stands in for AWS's
+service, and its share is in the JSON. gooseBit's single process counts as a whole, including its HTTP server.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from local_cloud.processes import free_port
 _DEVICES = 100_000
 _POLLS = 300
 _DOWNLOADS = 40
-# The client chooses; up to 4,500,000 bytes come through the function.
+# The client chooses; up to 4,500,000 bytes go through the function.
 _CHUNK_KIB = (64, 256, 1024)
 
 
@@ -50,7 +50,7 @@ def main() -> None:
                 row="peer: downloads",
                 what=f"MB per CPU-second, ours in chunks of {kib:,} KiB, gooseBit whole",
                 ours=rate / 1e6,
-                # The firmware asks for 64 KiB at a time.
+                # The firmware requests 64 KiB at a time.
                 goal="≥ 2 × gooseBit" if kib == 64 else "",
                 is_met=rate >= 2 * peer_rate if kib == 64 else None,
                 peer=f"gooseBit {peer_rate / 1e6:,.0f}; ours is {rate / peer_rate:.1f} ×",

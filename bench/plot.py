@@ -1,4 +1,4 @@
-"""Draws the benchmarks' plots from their JSON: python plot.py FOLDER. Runs where matplotlib is."""
+"""Draws the benchmarks' plots from their JSON: python plot.py FOLDER. Needs matplotlib."""
 
 import json
 import sys

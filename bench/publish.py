@@ -1,4 +1,4 @@
-"""Publishing: one batch of the size that the pipeline cuts, against a sink that costs next to nothing."""
+"""Publishing: one batch of the size that the pipeline uses, to a sink that costs next to nothing."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from local_cloud.postgresql import issue_server_certificate
 from local_cloud.processes import free_port
 
 _MESSAGES = 1000
-_PAYLOAD = "x" * 3000  # what a notification has with a key of 3,072 bits
-_TOKEN = "t" * 800  # a role's credentials have one, and it is most of a request's head
+_PAYLOAD = "x" * 3000  # The size of a notification with a key of 3,072 bits.
+_TOKEN = "t" * 800  # A role's credentials have one, and it is most of a request's head.
 
 
 def main() -> None:
@@ -92,7 +92,7 @@ def _session_token() -> Iterator[None]:
 
 
 def _write_batches(topics: list[str], count: int) -> Iterator[str]:
-    """Write so many equal batches: one that was published is not published again."""
+    """Write `count` equal batches, because a published one is not published again."""
     s3 = boto3.client("s3")
     names = [f"batches/bench/{number}-{os.getpid()}.json" for number in range(count)]
     batch = json.dumps({"topics": topics, "retain": False, "payload": _PAYLOAD}).encode()
@@ -102,10 +102,10 @@ def _write_batches(topics: list[str], count: int) -> Iterator[str]:
 
 
 def _sign_write_read(port: int, authority: Path, topics: list[str], credentials: ReadOnlyCredentials) -> None:
-    """The least: each message signed by Signature Version 4, one write, one read, for only an answer says it was taken.
+    """The minimum: sign each message with Signature Version 4, write it, and read the answer that confirms it.
 
-    Without the read the socket would take a thousand messages while the sink sleeps, and no message would cost what
-    waking the other side costs.
+    Without the read the socket would accept a thousand messages while the sink sleeps, and no message would pay for
+    waking the other side.
     """
     host = f"127.0.0.1:{port}"
     body = _PAYLOAD.encode()

@@ -1,4 +1,4 @@
-"""Registering: eight drops at a time become releases, of one product, whose drops wait for each other, and of eight."""
+"""Registering: eight drops at a time become releases, of one product, where they wait for each other, and of eight."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _measure(handlers, databases, which: str, products: list[str]) -> Figure:
     outcomes = []
 
     def make_events() -> None:
-        # In the order in which the drops should come, so that few come late.
+        # In the order in which the drops should arrive, so that few are late.
         rounds = [[_event(product) for product in products] for _ in range(_DROPS)]
         events.update(enumerate(zip(*rounds, strict=True)))
 
@@ -90,7 +90,7 @@ def _measure(handlers, databases, which: str, products: list[str]) -> Figure:
 
 
 def _event(product: str) -> dict[str, object]:
-    """What ValidateSignature hands on. The version is `auto`; who comes late to a product is refused."""
+    """What ValidateSignature passes on. The version is `auto`; a drop that is late for its product is refused."""
     envelope = make_envelope(b"image", _key, product=product, version="auto")
     payload = payload_of(envelope.decode())
     return {

@@ -70,7 +70,7 @@ def _measure(handler, database, key: rsa.RSAPrivateKey, listed: int) -> Figure:
         rows = (column + line for line in lines.splitlines(keepends=True))
         database.run("COPY release_targets (release, mac) FROM STDIN", stream=rows)
 
-    # A run of the largest takes a minute or more, and the smallest have warmed everything up.
+    # A run of the largest takes a minute or more, and the smaller ones have warmed everything up.
     runs = 1 if listed == _LISTED[-1] else 3
     found = medians(ours, floor, runs=runs, clock=time.monotonic, warms_up=listed == _LISTED[0])
     return Figure(

@@ -34,7 +34,7 @@ _OUTPUT = PROJECT / "build" / "bench"
 def main(wanted: list[str]) -> int:
     unknown = [row for row in wanted if row not in ROWS]
     if unknown:
-        sys.exit(f"bench: no row is called {', '.join(unknown)}; there are {', '.join(ROWS)}")
+        sys.exit(f"bench: there is no row {', '.join(unknown)}; expected one of {', '.join(ROWS)}")
     _OUTPUT.mkdir(parents=True, exist_ok=True)
     figures: list[Figure] = []
     broken = []
@@ -54,16 +54,16 @@ def main(wanted: list[str]) -> int:
     )
     print(f"\n{_machine()}\n\n{table(figures)}")
     if broken:
-        print(f"\nNot measured, because the benchmark broke: {', '.join(broken)}")
+        print(f"\nNot measured, because the benchmark failed: {', '.join(broken)}")
     return bool(broken)
 
 
 def _run(row: str, variables: dict[str, str]) -> list[Figure] | None:
-    """Each row is a program of its own: none sees another's memory, imports or environment."""
+    """Run a row as its own program, so that none sees another's memory, imports or environment."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "figures.json"
         program = Path(__file__).with_name(f"{row}.py")
-        # What the functions log goes nowhere, as far as they are concerned: Lambda sends it on.
+        # The functions' logs are dropped: shipping them is Lambda's work, not theirs.
         ended = subprocess.run(
             [sys.executable, program, output], env=os.environ | variables, stdout=subprocess.DEVNULL, check=False
         )

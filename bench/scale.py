@@ -22,21 +22,21 @@ _IMAGE_BYTES = 1024 * 1024
 _MESSAGES_PER_BATCH = 1000
 _TRANSITIONS_PER_BATCH = 2  # a child execution's start and its task
 _TRANSITIONS = 20
-_STATUSES = 4  # of a device: downloading, verifying, rebooting, installed
+_STATUSES = 4  # per device: downloading, verifying, rebooting, installed
 _STATUSES_PER_BATCH = 100
 _NOTIFICATION_UNITS = 1  # of 5 KB
-# Milliseconds that a function waits for others, beside its CPU: PostgreSQL, S3, AWS IoT Core.
+# Milliseconds that a function waits for others, besides its CPU: PostgreSQL, S3, AWS IoT Core.
 _WAITS_MS = {"check_in": 5.0, "deliver": 0.0, "status_batch": 50.0}
-# Memory, GB, as the template has it. Publishing is bound by the rate, so its time is the messages' over the rate.
+# Memory in GB, from the template. Publishing is bound by the rate, so it takes messages ÷ rate.
 _MEMORY = {"publish": 1.0, "deliver": 0.5, "check_in": 0.5, "status": 0.5}
-# Defaults of an account in a large region: publishes a second, requests a second of API Gateway, Lambda concurrency.
+# Default quotas in a large region: IoT publishes per second, API Gateway requests per second, Lambda concurrency.
 QUOTAS = {"iot_publishes": 20_000, "api_requests": 10_000, "lambda_concurrency": 1_000}
 JOBS_PER_MINUTE = 1_000  # devices that AWS IoT Jobs rolls out to
 
 
 @dataclass(frozen=True)
 class Figures:
-    """CPU of an operation in milliseconds, as the benchmarks measured it."""
+    """CPU per operation in milliseconds, as the benchmarks measured it."""
 
     deliver: float
     check_in: float
@@ -45,7 +45,7 @@ class Figures:
 
 def read_figures() -> Figures:
     def ours(row: str, what: str) -> float:
-        """Of several sizes of fleets the largest, which comes last."""
+        """The last figure: the one for the largest fleet, if there are several."""
         figures = json.loads((PROJECT / "build" / "bench" / f"{row}.json").read_text())["figures"]
         return [figure["ours"] for figure in figures if figure["what"].startswith(what)][-1]
 
@@ -57,15 +57,15 @@ def read_figures() -> Figures:
 
 
 def cost(devices: int, chunk_kib: int | None, figures: Figures) -> dict[str, float]:
-    """Dollars of a release by service; `chunk_kib` None: devices are sent to S3 by presigned URLs."""
+    """What a release costs in dollars, by service; if `chunk_kib` is None, devices download from presigned URLs."""
     chunks = 1 if chunk_kib is None else math.ceil(_IMAGE_BYTES / (chunk_kib * 1024))
     batches = math.ceil(devices / _MESSAGES_PER_BATCH)
     status_batches = math.ceil(devices * _STATUSES / _STATUSES_PER_BATCH)
     iot, api, functions = PRICES["iot_core"], PRICES["api_gateway"], PRICES["lambda"]
-    # base64 costs in proportion to the chunk; a redirect as much as the smallest.
+    # base64 costs in proportion to the chunk; a redirect costs as much as the smallest chunk.
     deliver_ms = figures.deliver * (chunk_kib or 16) / 64 + _WAITS_MS["deliver"]
     seconds = {
-        # Twenty batches at a time share the quota.
+        # Twenty concurrent batches share the quota.
         "publish": devices * 20 / QUOTAS["iot_publishes"],
         "deliver": devices * chunks * max(1.0, deliver_ms) / 1000,
         "check_in": devices * (figures.check_in + _WAITS_MS["check_in"]) / 1000,
@@ -73,7 +73,7 @@ def cost(devices: int, chunk_kib: int | None, figures: Figures) -> dict[str, flo
     }
     requests = batches + devices * chunks + devices + status_batches
     return {
-        # In, out, the device's PUBACK, which is metered, and its statuses.
+        # In, out, the device's PUBACK, which is metered too, and its statuses.
         "IoT Core, messages": devices * (3 * _NOTIFICATION_UNITS + _STATUSES) * iot["message"],
         "IoT Core, rule": devices * _STATUSES * (iot["rule"] + iot["action"]),
         "API Gateway": devices * (chunks + 1) * api["request"],

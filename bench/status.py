@@ -1,4 +1,4 @@
-"""Recording what devices say: batches as Lambda takes them from the queue."""
+"""Recording what devices say: batches, as Lambda reads them from the queue."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 from harness import RUNS, Figure, medians, report
 from lab import CONTEXT, FLEETS, connect_database, fill_with_devices, insert_release, load_handler, mac_of
 
-_BATCH = 100  # as the template has it
+_BATCH = 100  # as in the template
 _BATCHES = 5
 _UPSERT = """
 INSERT INTO device_states (release, mac, state, progress, running_version, updated_at)
@@ -36,7 +36,7 @@ def _measure(handler, database, devices: int) -> Figure:
     choose = random.Random(devices)  # noqa: S311 - reproducible, not secret
     chosen = [mac_of(number) for number in choose.sample(range(devices), _BATCH * _BATCHES)]
     fleets = [chosen[first : first + _BATCH] for first in range(0, len(chosen), _BATCH)]
-    # Each run is of a release of its own: what was said before is no news.
+    # Each run is about a new release: what was said before would not be news.
     runs = iter([[_event(macs, release) for macs in fleets] for release in _releases(database)])
     floors = iter(_releases(database))
 
@@ -74,7 +74,7 @@ def _releases(database) -> list[dict[str, object]]:
 
 
 def _event(macs: list[str], release: dict[str, object]) -> dict[str, object]:
-    """What SQS hands to Lambda: the IoT rule's messages."""
+    """What SQS passes to Lambda: the IoT rule's messages."""
     status = {"release_id": release["release_id"], "version": "1.0.1", "state": "installed", "progress": 100}
     payload = base64.b64encode(json.dumps(status | {"running_version": "1.0.1"}).encode()).decode()
     now = time.time_ns() // 1_000_000

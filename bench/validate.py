@@ -1,4 +1,4 @@
-"""Validating: what the first stage checks of a drop with the largest image, once S3 has handed it over."""
+"""Validating: the first stage's checks of a drop with the largest image, once it is read from S3."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def make_image(size: int) -> bytes:
-    """An ESP32-S3 application of this size, of noise: esp_app_format.h and esp_app_desc.h of ESP-IDF."""
+    """An ESP32-S3 application of this size, filled with noise: see ESP-IDF's esp_app_format.h and esp_app_desc.h."""
     descriptor = struct.pack("<II8x32s32s16s16s32s32s80x", 0xABCD5432, 0, b"1.0.0", b"bench", b"", b"", b"v5.5", b"")
     header = struct.pack("<BBBBIB3sHBHH4sB", 0xE9, 1, 2, 0x10, 0x40375000, 0xEE, b"", 9, 0, 0, 99, b"", 1)
     room = size - 32 - 4 - len(header) - 8
@@ -87,7 +87,7 @@ def make_image(size: int) -> bytes:
 
 
 def make_envelope(image: bytes, key: rsa.RSAPrivateKey, **changes: object) -> bytes:
-    """A signed manifest of the image for the whole fleet."""
+    """A signed manifest that releases the image to the whole fleet."""
     payload = json.dumps(
         {
             "schema": 1,

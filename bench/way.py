@@ -1,6 +1,6 @@
-"""The way: from the last `aws s3 cp` to the message at a subscriber, in the local cloud, everything warm.
+"""The way of a release: from the last `aws s3 cp` to a subscriber's message, in the local cloud, everything warm.
 
-The floor is the same way with one function in it: the bucket's event starts a function that publishes at once.
+The floor is the same way with a single function in it: the bucket's event starts a function that publishes at once.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def main() -> None:
             _wait_until_idle(cloud)
             floor = _until_message(subscriber, lambda k=f"bench-floor/{number}": put(k, b""))
             pairs.append((ours, floor))
-    pairs = pairs[2:]  # what is cold
+    pairs = pairs[2:]  # The first two are cold.
     ratio = statistics.median(ours / floor for ours, floor in pairs)
     report(
         Figure(
@@ -70,27 +70,27 @@ def main() -> None:
 
 
 def _until_message(subscriber, put) -> float:
-    """From the beginning of the upload: the emulator may start what follows before it answers."""
+    """Seconds from the start of the upload: the emulator may start what follows before it answers."""
     before = len(subscriber.messages)
     begun = time.monotonic()
     put()
     subscriber.wait_for(before + 1, 60)
-    assert len(subscriber.messages) > before, "no message came for a minute"
+    assert len(subscriber.messages) > before, "no message arrived within a minute"
     return time.monotonic() - begun
 
 
 def _wait_until_idle(cloud) -> None:
-    """Until the drop has left the inbox too, so that the floor is measured alone."""
+    """Wait until the drop has left the inbox too, so that the floor is measured alone."""
     deadline = time.monotonic() + 120
     while any(execution["status"] == "RUNNING" for execution in cloud.executions()):
-        assert time.monotonic() < deadline, "the pipeline works for two minutes"
+        assert time.monotonic() < deadline, "the pipeline is still running after two minutes"
         time.sleep(0.1)
 
 
 def _milliseconds_in_state(cloud) -> dict[str, float]:
-    """How long an execution that published was in each of its states, and before them: where the time goes."""
+    """How long a publishing execution spent in each of its states, and before them."""
     sfn = cloud.client("stepfunctions")
-    # The upload of the first member starts one too, which only waits: its history is short.
+    # The upload of the first member starts an execution too; it only waits, so its history is short.
     histories = [
         sfn.get_execution_history(executionArn=execution["executionArn"])["events"]
         for execution in cloud.executions()[:4]

@@ -1,8 +1,8 @@
 """Fuzz every parser, Python's with atheris and the firmware's with libFuzzer: python fuzz/run.py SECONDS [--inputs N].
 
-Each parser gets so many seconds, or each of Python's so many inputs. What is found is kept under build/fuzz/findings;
-inputs that reached something new are kept under build/fuzz/corpus, where the next run begins, beside the first inputs
-in fuzz/corpus. To try one input again: `python fuzz/python/fuzz_parser.py NAME FILE` or `build/fuzz/cpp/NAME FILE`.
+Each parser runs for SECONDS, or each of Python's for N inputs. Findings are kept under build/fuzz/findings. Inputs that
+reached new code are kept under build/fuzz/corpus; the next run starts from them and from the seeds in fuzz/corpus. To
+try one input again: `python fuzz/python/fuzz_parser.py NAME FILE` or `build/fuzz/cpp/NAME FILE`.
 """
 
 import argparse
@@ -22,12 +22,12 @@ HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parent
 BUILD = PROJECT / "build" / "fuzz"
 CPP_PARSERS = ["notification", "envelope", "manifest", "http_response", "stored_state"]
-# Inputs of that size are parsed within milliseconds.
+# Inputs of this size are parsed within milliseconds.
 LIMITS = ["-max_len=4096", "-timeout=10", "-rss_limit_mb=1024"]
 
 
 def fuzz(name: str, language: str, program: list[str], limit: str) -> bool:
-    """Fuzz a parser until libFuzzer's `limit`. Whether nothing was found."""
+    """Fuzz a parser until libFuzzer's `limit`, and return whether it held."""
     found = BUILD / "corpus" / language / name
     findings = BUILD / "findings"
     found.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ def fuzz(name: str, language: str, program: list[str], limit: str) -> bool:
 
 
 def build_firmware_fuzzers() -> str | None:
-    """Build the C++ fuzzers. Why that is not possible, if it is not."""
+    """Build the C++ fuzzers, and return why that is impossible, if it is."""
     missing = [program for program in ("clang++", "cmake", "ninja") if shutil.which(program) is None]
     if missing:
         return f"{', '.join(missing)} missing; `make fuzz` installs what is needed"
@@ -75,10 +75,12 @@ def build_firmware_fuzzers() -> str | None:
 
 
 def main() -> int:
-    """Fuzz as many parsers at a time as `--jobs` says, otherwise as there are processors."""
+    """Fuzz `--jobs` parsers at a time; by default, as many as there are cores."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("seconds", type=int)
-    parser.add_argument("--inputs", type=int, metavar="N", help="N inputs for each of Python's, however long they take")
+    parser.add_argument(
+        "--inputs", type=int, metavar="N", help="give each Python parser N inputs, however long they take"
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     options = parser.parse_args()
     seconds = f"-max_total_time={options.seconds}"
@@ -97,7 +99,7 @@ def main() -> int:
         outcomes = list(pool.map(lambda task: fuzz(*task), tasks))
     if not has_atheris:
         print("fuzz: Python's parsers: skipped, atheris has no wheel for this platform")
-    # Elsewhere than in CI, such a platform is no failure.
+    # Outside CI, such a platform is not a failure.
     return 0 if all(outcomes) and (has_atheris or not os.environ.get("CI")) else 1
 
 

@@ -6,13 +6,13 @@ from random import Random
 import atheris
 from mutations import mutate_json
 
-# Coverage of the rules alone: what the second readers do is of no interest.
+# Coverage of our parsers only; the second readers' does not matter.
 with atheris.instrument_imports(include=["ota_core"]):
     from targets import JSON_TARGETS, TARGETS
 
 
 def mutate(raw: bytes, max_size: int, seed: int) -> bytes:
-    """Change a document as JSON half of the time: changes to its bytes seldom leave it one."""
+    """Change a document as JSON half of the time, because changes to its bytes rarely leave it valid."""
     mutated = mutate_json(raw, Random(seed)) if seed % 2 else None
     return atheris.Mutate(raw, max_size) if mutated is None else mutated[:max_size]
 

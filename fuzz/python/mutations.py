@@ -1,11 +1,11 @@
-"""Changes to JSON documents that leave them JSON: what a field holds, whether it is there, and how deep."""
+"""Changes to JSON documents that leave them JSON: a field's value, whether it is there, and how deep."""
 
 import json
 from random import Random
 from typing import Any
 
 _DEEP = "a value that is nested deeply"
-# More than any fuzzer takes; without it, three changes make gigabytes of a text.
+# More than any fuzzer accepts; without it, three changes could turn a text into gigabytes.
 _LONG = 10_000
 _VALUES: list[Any] = [
     None,
@@ -29,7 +29,7 @@ _CHARACTERS: list[str] = [
 
 
 def mutate_json(raw: bytes, random: Random) -> bytes | None:
-    """The document with one to three changes; None when it is no JSON."""
+    """The document with one to three changes; None if it is not JSON."""
     try:
         document = json.loads(raw)
         for _ in range(random.randint(1, 3)):

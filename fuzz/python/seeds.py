@@ -1,6 +1,6 @@
-"""Write the first inputs of each fuzzer into its corpus: python fuzz/python/seeds.py.
+"""Write the seeds of each fuzzer into its corpus: python fuzz/python/seeds.py.
 
-The key that signs the envelopes is thrown away, so that nobody can ever make another payload that it vouches for.
+The key that signs the envelopes is thrown away, so that nobody can ever sign another payload with it.
 """
 
 import base64
@@ -98,7 +98,7 @@ def responses() -> list[bytes]:
 
 
 def states() -> list[bytes]:
-    """The first byte says which of the state's readers is meant (fuzz/cpp/stored_state.cpp)."""
+    """The first byte selects one of the state's readers (fuzz/cpp/stored_state.cpp)."""
     version, digest = b"\x051.4.0", bytes(range(32))
     records = [
         (0).to_bytes() + b"\x01" + (7).to_bytes(8, "little") + version + b"\x01" + digest,

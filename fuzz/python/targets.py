@@ -1,8 +1,8 @@
-"""What holds for every input of the parsers of `ota_core` that read what strangers write.
+"""What holds for every input of the parsers of `ota_core` that read untrusted data.
 
-One function a parser. It takes any bytes, says whether the parser accepted them, and lets nothing through but what is
-documented: any other exception, an AssertionError or a hang is a finding. What is accepted must come back the same when
-it is written and read again, and must be accepted by a second reader, where there is one, with the same meaning.
+One function per parser. It takes any bytes, returns whether the parser accepted them, and lets only documented errors
+happen: any other exception, an AssertionError or a hang is a finding. What is accepted must stay the same when it is
+written and read again, and a second reader, if there is one, must accept it with the same meaning.
 """
 
 import base64
@@ -41,9 +41,9 @@ from securesystemslib.dsse import Envelope
 from werkzeug.http import parse_date, parse_etags, parse_range_header
 
 HERE = Path(__file__).parent
-# Reasons go to alerts, logs and states of an execution, all of which are limited.
+# Reasons go into alerts, logs and states of an execution, all of which have size limits.
 MAX_MESSAGE_CHARS = 2000
-# Of the key and the one payload that it ever signed, see seeds.py.
+# The public key, and the one payload that was ever signed with it: see seeds.py.
 SIGNER = HERE / "signer.pub.pem"
 SIGNED_PAYLOAD = HERE / "signed_payload.json"
 
@@ -76,7 +76,7 @@ def read_envelope(raw: bytes) -> bool:
         return False
     assert envelope.parse(envelope.seal(payload, signatures)) == (payload, signatures)
     keyids = [keyid for keyid, _ in signatures]
-    # securesystemslib wants signatures by different keys; ours is content with one good one.
+    # securesystemslib requires signatures by different keys; ours needs one good one.
     if len(set(keyids)) == len(keyids) and all(keyids):
         read = Envelope.from_dict(json.loads(raw))
         assert read.payload == payload
@@ -92,7 +92,7 @@ def read_envelope(raw: bytes) -> bool:
 
 
 def read_manifest(payload: bytes) -> bool:
-    """`parse_manifest` accepts what its schema, written down a second time, accepts."""
+    """`parse_manifest` accepts only what its schema, written independently, accepts."""
     try:
         read = manifest.parse_manifest(payload)
     except DropRejected as error:
@@ -108,7 +108,7 @@ def read_manifest(payload: bytes) -> bool:
 
 
 def read_rollout(raw: bytes) -> bool:
-    """`parse_rollout`, and that a rollout ends whatever its plan is."""
+    """`parse_rollout`, and that a rollout ends, whatever its plan."""
     try:
         plan = rollout_plan.parse_rollout(strict_json.loads(raw))
     except DropRejected as error:
@@ -124,7 +124,7 @@ def read_rollout(raw: bytes) -> bool:
 
 
 def inspect_image(image: bytes) -> bool:
-    """`esp_image.inspect` accepts what esptool finds sound; checksum and hash are also put right, to come by them."""
+    """`esp_image.inspect` accepts only what esptool finds valid. Each image is also tried with sums that are right."""
     accepted = False
     for candidate in (image, _with_right_sums(image)):
         try:
@@ -165,7 +165,7 @@ def read_targets(raw: bytes) -> bool:
 
 
 def read_range(raw: bytes) -> bool:
-    """`requested_range` stays inside the image, and takes no other part than werkzeug does."""
+    """`requested_range` stays inside the image, and selects the same part as werkzeug."""
     header = raw.decode(errors="replace")
     understood = False
     for size in (1, 1000, 2**31 - 1):
@@ -175,18 +175,18 @@ def read_range(raw: bytes) -> bool:
             continue
         assert 0 <= part.first <= part.last < size
         assert part.content_range(size) == f"bytes {part.first}-{part.first + part.size - 1}/{size}"
-        # Werkzeug takes one range, and no empty elements of a list.
+        # Werkzeug accepts one range, and no empty list elements.
         if "," not in header:
             read = parse_range_header(header.strip(" \t"))
             assert read is not None
             suffix = -read.ranges[0][0]
-            # A suffix that is longer than the image is the whole image (RFC 9110 section 14.1.2), not so for werkzeug.
+            # A suffix longer than the image means the whole image (RFC 9110 section 14.1.2), but not to werkzeug.
             assert (part.first, part.last + 1) == ((0, size) if suffix > size else read.range_for_length(size))
     return understood
 
 
 def read_preconditions(raw: bytes) -> bool:
-    """`evaluate` and `range_applies`; a header a line. No match that werkzeug does not see."""
+    """`evaluate` and `range_applies`, with one header per line. No match that werkzeug does not see."""
     fields = [line or None for line in raw.decode(errors="replace").split("\n")[:5]]
     fields += [None] * (5 - len(fields))
     names = ("if_none_match", "if_range", "if_modified_since", "if_unmodified_since", "if_match")
@@ -226,7 +226,7 @@ def read_status(raw: bytes) -> bool:
 
 
 def read_cursor(raw: bytes) -> bool:
-    """`read_cursor` gives only lists of what a cursor holds."""
+    """`read_cursor` returns only lists of what a cursor can hold."""
     try:
         position = paging.read_cursor(raw.decode(errors="replace"), "devices")
     except ValueError as error:
@@ -240,7 +240,7 @@ def read_cursor(raw: bytes) -> bool:
 
 
 def locate_drop(raw: bytes) -> bool:
-    """`inbox.locate`, and that every object, also one under a misleading key, can be moved away."""
+    """`inbox.locate`, and that every object can be moved away, even one with a misleading key."""
     key = inbox.INBOX + raw.decode(errors="replace")
     for moved in (inbox.moved_key(key, inbox.REJECTED), inbox.moved_key(key, inbox.ARCHIVE), inbox.reason_key(key)):
         assert moved.isascii()
@@ -258,7 +258,7 @@ def locate_drop(raw: bytes) -> bool:
 
 
 def read_time(raw: bytes) -> bool:
-    """`parse_time` reads a time that a second reader reads as the same moment."""
+    """`parse_time` reads a time as the same moment as a second reader."""
     text = raw.decode(errors="replace")
     try:
         moment = rfc3339.parse_time(text)
@@ -292,7 +292,7 @@ JSON_TARGETS = {"json", "envelope", "manifest", "rollout", "targets", "status"}
 
 
 class _BeyondOrjson(Exception):  # noqa: N818 - not an error
-    """The value cannot be held by orjson: too deep, or an integer beyond a double's range."""
+    """The value does not fit orjson: too deep, or an integer beyond a double's range."""
 
 
 def _check_message(message: str) -> None:
@@ -346,7 +346,7 @@ def _roll_out(plan: rollout_plan.Rollout) -> None:
 
 
 def _with_right_sums(image: bytes) -> bytes:
-    """The image with the checksum and the appended hash that its segments call for, as far as it has any."""
+    """The image with the correct checksum and appended hash for its segments, as far as it has any."""
     changed = bytearray(image)
     if len(image) < 24:
         return image
