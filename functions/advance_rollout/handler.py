@@ -1,4 +1,4 @@
-"""AdvanceRollout: records the wave that was published, looks at what devices answered, and decides what is next."""
+"""AdvanceRollout: records the wave that was published, looks at what devices reported, and decides what is next."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ logger = Logger()
 
 @logger.inject_lambda_context
 def lambda_handler(event: contracts.AdvanceRelease, context: LambdaContext) -> contracts.Advance:
-    """Advance the release, after a wave that was published where there is one."""
+    """Advance the release, and record the wave that was just published, if there is one."""
     release_id, execution = event["release_id"], event["execution"]
     now = datetime.now(UTC)
     try:
@@ -40,7 +40,7 @@ def lambda_handler(event: contracts.AdvanceRelease, context: LambdaContext) -> c
     except ReleaseSuperseded:
         logger.info("superseded", extra={"release_id": release_id, "execution": execution})
         return {"step": "superseded"}
-    started_at = event.get("started_at")  # Not of an execution that began before the state machine said it.
+    started_at = event.get("started_at")  # Missing in an execution that began before the state machine passed it.
     if started_at and event.get("published_wave") == 1 and not advance.is_scheduled:
         metrics.emit(metrics.TIME_TO_DEVICES, (now - parse_time(started_at)).total_seconds(), product=advance.product)
     if advance.is_end:

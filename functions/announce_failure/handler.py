@@ -1,4 +1,4 @@
-"""AnnounceFailure: an execution of the release pipeline broke; say so to people and programs.
+"""AnnounceFailure: tells people and programs that an execution of the release pipeline broke.
 
 It listens to the executions' status instead of catching errors within the state machine, because an execution that
 catches an error ends in another state than the one that broke, and then a redrive cannot continue there.
@@ -62,20 +62,20 @@ def lambda_handler(event: contracts.ExecutionStatusChange, context: LambdaContex
     answer = EVENTS.put_events(
         Entries=[{"Source": SETTINGS.event_source, "DetailType": "ReleaseFailed", "Detail": json.dumps(failure)}]
     )
-    # PutEvents succeeds as a call even where it took no event. Lambda tries again, and then keeps it as a dead letter.
+    # The call PutEvents succeeds even if it accepts no event. Lambda retries, and then keeps it as a dead letter.
     if answer["FailedEntryCount"]:
-        raise RuntimeError(f"EventBridge did not take the event: {answer['Entries']}")
+        raise RuntimeError(f"EventBridge did not accept the event: {answer['Entries']}")
 
 
 def describe(failure: contracts.Failure, cause: str) -> str:
     """What happened, to what, and what to do, for a person."""
-    # Whoever writes to the inbox names its objects: as a JSON string it stays on its line and within its quotes.
+    # Anyone who writes to the inbox chooses the key; a JSON string keeps it on its line and within its quotes.
     what = f"the drop of {json.dumps(failure['key'])}" if failure["key"] else f"release {failure['release_id']}"
-    return f"""The release pipeline broke while it worked on {what}.
+    return f"""The release pipeline failed while it worked on {what}.
 
 {failure["error"] or failure["status"]}: {message_of(cause)}
 
-What was told to devices stands. Nothing further happens by itself, and nothing that was dropped is lost.
+Devices keep what they have been told. Nothing more happens until you act, and no dropped file is lost.
 {failure["next_step"]} To redrive it, within 14 days:
 
 aws stepfunctions redrive-execution --execution-arn {failure["execution"]}
@@ -85,7 +85,7 @@ Logs Insights."""
 
 
 def message_of(cause: str) -> str:
-    """What a function's error says: Step Functions gives it as JSON, with a stack trace that a person need not read."""
+    """What a function's error says: Step Functions wraps it in JSON, with a stack trace that people need not read."""
     try:
         message = json.loads(cause)["errorMessage"]
     except (ValueError, KeyError, TypeError):

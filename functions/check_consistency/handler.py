@@ -1,4 +1,4 @@
-"""CheckConsistency: whether releases, their signatures and their objects fit together. Operators invoke it by hand."""
+"""CheckConsistency: whether releases, their signatures and their objects agree. Operators invoke it by hand."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Settings:
 
 RECORDS = ConsistencyStore(Database(read_environment(DatabaseSettings), on_failure=log_database_failure))
 STORE = FirmwareStore(boto3.client("s3"), read_environment(Settings).bucket)
-# What Lambda answers has a limit of 6 MB.
+# Lambda limits an answer to 6 MB.
 MAX_VIOLATIONS = 1000
 logger = Logger()
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ota_core.formats import contracts
     from ota_core.stores.interfaces import CheckIns
 
-# What an app descriptor can hold, and more: an Arduino core's string need not be SemVer.
+# All that an app descriptor can hold, and more: an Arduino core's string need not be SemVer.
 _RUNNING_VERSION = re.compile(r"[\x20-\x7e]{1,64}")
 _NOT_STORED = {"Cache-Control": "no-store"}
 
@@ -53,16 +53,18 @@ def check(event: Mapping[str, Any]) -> contracts.ApiAnswer:
     mac = normalise_mac(path_parameter(event, "mac"))
     if mac is None:
         raise RequestRefused(
-            400, "mac_invalid", "The path holds no MAC address; expected /devices/AA:BB:CC:DD:EE:FF/update."
+            400, "mac_invalid", "The path contains no MAC address; expected /devices/AA:BB:CC:DD:EE:FF/update."
         )
     product = query_parameter(event, "product")
     if product is None or not is_product(product):
         raise RequestRefused(
-            400, "product_invalid", f"The query's product is missing or none; expected {PRODUCT_RULE}."
+            400, "product_invalid", f"The parameter product is missing or invalid; expected {PRODUCT_RULE}."
         )
     running_version = query_parameter(event, "version")
     if running_version is not None and _RUNNING_VERSION.fullmatch(running_version) is None:
-        raise RequestRefused(400, "version_invalid", "The query's version is none; expected 1 to 64 ASCII characters.")
+        raise RequestRefused(
+            400, "version_invalid", "The parameter version is invalid; expected 1 to 64 ASCII characters."
+        )
     candidate = DEVICES.check_in(mac=mac, product=product, running_version=running_version)
     offered = candidate if candidate and should_act(candidate, running_version, datetime.now(UTC)) else None
     write_line(
@@ -79,7 +81,7 @@ def check(event: Mapping[str, Any]) -> contracts.ApiAnswer:
         manifest=parse_manifest(payload_of(offered.envelope)),
         version=offered.version,
         envelope=offered.envelope.encode(),
-        # A variable of the stage and not of the function, which would have to exist before its own API.
+        # A variable of the stage, not of the function, which would have to exist before its own API.
         api_url=event["stageVariables"]["apiUrl"],
     )
     return answer_json(200, notification, _NOT_STORED)

@@ -42,7 +42,7 @@ class Settings:
 
 
 SETTINGS = read_environment(Settings)
-# API Gateway waits 29 seconds. A presigned URL needs signature version 4 wherever the bucket is encrypted.
+# API Gateway waits 29 seconds. A presigned URL needs signature version 4 if the bucket is encrypted.
 S3 = boto3.client(
     "s3",
     config=Config(
@@ -85,9 +85,9 @@ def deliver(event: Mapping[str, Any]) -> contracts.ApiAnswer:
     except DownloadRefused as refusal:
         raise RequestRefused(refusal.status, refusal.code, refusal.message, refusal.headers) from refusal
     if delivered.content is not None and header(event, "Accept") is None:
-        # API Gateway decides by Accept whether to decode the content, and without one a device might get base64.
+        # API Gateway looks at Accept to decide whether to decode the content; without it a device might get base64.
         raise RequestRefused(406, "accept_missing", "Send the header Accept: application/octet-stream (or */*).")
-    # The template counts the bytes from this line: the library for metrics costs what a chunk costs.
+    # The template counts bytes from this line: the metrics library would cost as much as the chunk.
     write_line("delivered", product=product, version=version, status=delivered.status, bytes=delivered.size)
     if delivered.content is None:
         return answer_nothing(delivered.status, delivered.headers)

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 MIGRATIONS = sorted((Path(__file__).parent / "migrations").glob("*.sql"))
 DATABASE: Transactions = Database(read_environment(DatabaseSettings), on_failure=log_database_failure)
-# Any constant: deployments of one database wait for each other.
+# Any constant will do: deployments to one database wait for each other.
 _ADVISORY_LOCK = 7_036_874_417
-_MAX_REPORTED = 5  # CloudFormation takes no answer of more than 4 KiB.
+_MAX_REPORTED = 5  # CloudFormation accepts no answer larger than 4 KiB.
 logger = Logger()
 
 
@@ -52,7 +52,7 @@ def lambda_handler(event: contracts.CustomResourceRequest, context: LambdaContex
 
 
 def migrate(connection: Connection) -> list[str]:
-    """Apply the migrations that the database lacks; returns their names.
+    """Apply the migrations that the database lacks, and return their names.
 
     Raises:
         OtaError: migration_edited or migration_renamed.
@@ -85,7 +85,7 @@ def migrate(connection: Connection) -> list[str]:
 
 
 def checksum(sql: str) -> str:
-    """The SHA-256 of a migration, hex, as `sha256sum` gives it for the file.
+    """The SHA-256 of a migration, hex, as `sha256sum` prints it for the file.
 
     Trailing blanks do not count, nor do line endings, which reading normalises: editors and git change both.
     """
@@ -97,7 +97,7 @@ def check_history(applied: dict[str, str | None], checksums: dict[str, str]) -> 
     """Refuse to migrate a database whose history is not the beginning of this version's, nor this version's of its.
 
     Args:
-        applied: names and checksums that the database has recorded; None where it has no checksum yet.
+        applied: names and checksums that the database has recorded; None if it has no checksum yet.
         checksums: of this version's migrations, by name.
 
     Raises:

@@ -28,7 +28,7 @@ class Settings:
 
 SETTINGS = read_environment(Settings)
 STORE = FirmwareStore(boto3.client("s3"), SETTINGS.bucket)
-# The account's limit, shared by the batches that the state machine runs at a time.
+# The account's limit, divided among the batches that the state machine runs at a time.
 NOTIFIER: Notifier = DeviceNotifier(SETTINGS.publish_rate_per_second / SETTINGS.publish_concurrency)
 logger = Logger()
 

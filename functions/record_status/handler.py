@@ -1,4 +1,4 @@
-"""RecordStatus: what devices say of releases, taken from the queue in batches and recorded."""
+"""RecordStatus: what devices say about releases, read from the queue in batches and recorded."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ logger = Logger()
 def lambda_handler(event: contracts.QueuedMessages, context: LambdaContext) -> contracts.BatchAnswer:
     """Record the messages of an SQS event; those that could not be recorded come back later.
 
-    While PostgreSQL is away the whole batch fails, and Lambda asks the queue less often.
+    While PostgreSQL is unavailable the whole batch fails, and Lambda polls the queue less often.
     """
     received: dict[str, DeviceStatus] = {}
     dropped = 0
@@ -55,10 +55,10 @@ def lambda_handler(event: contracts.QueuedMessages, context: LambdaContext) -> c
 
 
 def record_statuses(statuses: dict[str, DeviceStatus]) -> tuple[Recorded, list[str]]:
-    """Record statuses by the ids of their messages, each by itself where the database refuses them together.
+    """Record statuses by the ids of their messages, one at a time if the database refuses them together.
 
     Returns:
-        What came of them, and the messages that were not recorded.
+        What was recorded, and the messages that were not.
     """
     if not statuses:
         return Recorded(set(), []), []

@@ -59,7 +59,7 @@ def lambda_handler(event: contracts.RegisterRelease, context: LambdaContext) -> 
 
 
 def shape(new_release: NewRelease, outcome: Registered | AlreadyReleased | InProgress) -> contracts.Registration:
-    """The outcome as the state machine reads it."""
+    """The outcome in the form that the state machine reads."""
     release: contracts.RegisteredRelease = {
         "release_id": new_release.release_id,
         "is_staged": new_release.manifest.rollout is not None,

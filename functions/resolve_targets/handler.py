@@ -1,4 +1,4 @@
-"""ResolveTargets: whom a wave tells, or a withdrawal, recorded in PostgreSQL and cut into batches of messages."""
+"""ResolveTargets: which devices a wave or a withdrawal tells, recorded in PostgreSQL and cut into batches."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ RESOLUTION = Resolution(
 logger = Logger()
 
 
-# Mypy takes a wave's event for a withdrawal's with more fields; here no event has more fields than its type.
+# To mypy a wave's event is also a withdrawal's with more fields; here no event has more fields than its type.
 @overload
 def lambda_handler(  # type: ignore[overload-overlap]
     event: contracts.ResolveWave, context: LambdaContext
@@ -66,7 +66,7 @@ def lambda_handler(
 def resolve(
     event: contracts.ResolveWave | contracts.ResolveWithdrawal,
 ) -> contracts.WaveResolved | contracts.WithdrawalResolved:
-    """Resolve what is asked for, and shape the answer."""
+    """Resolve what the event asks for, and shape the answer."""
     if "wave" not in event:
         index = RESOLUTION.resolve_withdrawal(event["release_id"], event["execution"])
         return {"outcome": "withdrawal", **index}

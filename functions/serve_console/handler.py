@@ -45,7 +45,7 @@ logger = Logger()
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """What is served under a name."""
+    """The file served under a name."""
 
     name: str
     text: str
@@ -71,11 +71,11 @@ def lambda_handler(event: contracts.ApiRequest, context: LambdaContext) -> contr
 
 
 def serve(event: Mapping[str, Any]) -> contracts.ApiAnswer:
-    """The file that the path names, or the page itself where it names none."""
+    """The file that the path names, or the page itself if it names none."""
     name = path_parameter(event, "file") or INDEX
     path = event["requestContext"]["path"]
     if event["resource"] == "/" and not path.endswith("/"):
-        # The page names its parts relative to itself.
+        # The page links to its parts relative to itself.
         return answer_nothing(308, {"Location": path.rsplit("/", 1)[1] + "/"})
     variables = event["stageVariables"]
     if name == CONFIGURATION:

@@ -37,7 +37,7 @@ def lambda_handler(event: contracts.RejectDrop, context: LambdaContext) -> contr
 def lambda_handler(
     event: contracts.ArchiveDrop | contracts.RejectDrop, context: LambdaContext
 ) -> contracts.DropArchived | contracts.DropMovedToRejected:
-    """Move a drop's members to `rejected/` where there is a reason, else to the archive; write the drop's status."""
+    """Move a drop's members to `rejected/` if there is a reason, else to the archive; write the drop's status."""
     members = [ObjectVersion(**member) for member in event["members"]]
     drop = {"key": members[0].key, "execution": event["execution"], "members": event["members"]}
     circumstances = {

@@ -40,7 +40,7 @@ logger = Logger()
 @logger.inject_lambda_context
 def lambda_handler(event: contracts.ValidateDrop, context: LambdaContext) -> contracts.Validation:
     """Validate the drop that the object belongs to."""
-    key = event["object"]["key"]  # As it is: this event does not encode it.
+    key = event["object"]["key"]  # Used unchanged: this event does not encode it.
     verdict = VALIDATION.validate(
         key,
         execution=event["execution"],
@@ -61,7 +61,7 @@ def lambda_handler(event: contracts.ValidateDrop, context: LambdaContext) -> con
 
 
 def shape(verdict: Accepted | Rejected | Waiting | NothingToDo) -> contracts.Validation:
-    """The verdict as the state machine reads it."""
+    """The verdict in the form that the state machine reads."""
     match verdict:
         case Accepted():
             return {

@@ -1,7 +1,7 @@
-"""What functions and stages may ask of a store, and all that they may.
+"""What functions and stages may call on a store, and nothing else.
 
-The stores beside this module implement these protocols over PostgreSQL and S3, and say what each method does; the fakes
-in tests/support/fakes.py implement them in memory. Tests hold both to them.
+The stores beside this module implement these protocols over PostgreSQL and S3, and document each method; the fakes in
+tests/support/fakes.py implement them in memory. Tests check both.
 """
 
 from __future__ import annotations

@@ -24,14 +24,14 @@ class OperatorCommands:
         self._database = database
 
     def act(self, release_id: str, action: Action, *, wave: int | None, caller: str) -> tuple[Release, Wake | None]:
-        """Do what an operator wants to a release, and note who wanted it where that changes anything.
+        """Carry out an operator's action on a release, and record who asked for it if it changes anything.
 
         Returns:
-            The release's summary afterwards, and the execution that should go on with it, if one should.
+            The release's summary afterwards, and the execution that should continue it, if any.
 
         Raises:
             UnknownRelease: there is none.
-            ActionRefused: not in the release's situation.
+            ActionRefused: the release's situation does not allow it.
         """
 
         def work(connection: Connection) -> tuple[Release, Wake | None]:
@@ -55,17 +55,17 @@ class OperatorCommands:
                 if wave is not None:
                     details["wave"] = wave
                 _audit(connection, caller, action.value, details, release_id=release_id)
-            # An execution that was to go on and never did leaves the one that it was to replace in its place.
+            # If the new execution never started, the one that it should have replaced is still recorded.
             wake: Wake = {"release_id": release_id, "execution": execution, "is_due": woken_from == execution}
             return read_release(connection, release_id), wake if verdict.needs_execution else None
 
         return self._database.transaction(work)
 
     def replace_tags(self, mac: str, tags: list[str], *, caller: str) -> TaggedDevice:
-        """Give a device these tags and no others; it need not be known yet."""
+        """Give a device exactly these tags; it need not be known yet."""
 
         def work(connection: Connection) -> TaggedDevice:
-            # Two that set the tags of one device wait for each other.
+            # Concurrent changes to one device's tags wait for each other.
             connection.run("SELECT pg_advisory_xact_lock(hashtextextended(:mac, 0))", mac=mac)
             before = read_tags(connection, mac)
             if before != tags:

@@ -1,4 +1,4 @@
-"""What operators read of releases and devices: the documents of the operators' API, ready to be written as JSON.
+"""What operators read about releases and devices: the documents of the operators' API, ready to be written as JSON.
 
 Each has the name and the fields of its schema in `api/operator.yaml`. Times are RFC 3339 texts.
 """
@@ -132,7 +132,7 @@ class DevicePage(TypedDict):
 
 
 class Report(TypedDict):
-    """One thing that a device reported of a release, with the first and the last time."""
+    """One thing that a device reported about a release, and when it did so first and last."""
 
     release_id: str
     version: str

@@ -1,4 +1,4 @@
-"""What operators see of releases and devices, in PostgreSQL."""
+"""What operators see about releases and devices, from PostgreSQL."""
 
 from __future__ import annotations
 
@@ -105,13 +105,13 @@ class OperatorQueries:
         self._database = database
 
     def list_releases(self, *, product: str | None, state: str | None, before: int | None, limit: int) -> ReleasePage:
-        """A page of releases, newest first: `releases` and, where there are more, `next`.
+        """A page of releases, newest first: `releases` and, if there are more, `next`.
 
         Args:
             product: only of this product.
             state: only in this state.
-            before: position of the page, from a cursor `releases`.
-            limit: of the page.
+            before: position of the page, from a `releases` cursor.
+            limit: how many releases a page has.
         """
 
         def work(connection: Connection) -> ReleasePage:
@@ -123,7 +123,7 @@ class OperatorQueries:
         return self._database.transaction(work)
 
     def describe_release(self, release_id: str) -> ReleaseDetails:
-        """All of a release: what was signed, its waves, what was decided and done, and its devices by state.
+        """Everything about a release: what was signed, its waves, what was decided and done, and its devices by state.
 
         Raises:
             UnknownRelease: there is none.
@@ -186,13 +186,13 @@ class OperatorQueries:
         return self._database.transaction(work)
 
     def list_devices(self, release_id: str, *, state: str | None, after: str | None, limit: int) -> DevicePage:
-        """A page of a release's devices, by MAC: `devices` and, where there are more, `next`.
+        """A page of a release's devices, by MAC: `devices` and, if there are more, `next`.
 
         Args:
             release_id: of the release.
             state: only in this state; FAILING_DEVICES for those that count as failed.
-            after: position of the page, from a cursor `devices`.
-            limit: of the page.
+            after: position of the page, from a `devices` cursor.
+            limit: how many devices a page has.
 
         Raises:
             UnknownRelease: there is none.
@@ -220,12 +220,12 @@ class OperatorQueries:
         return self._database.transaction(work)
 
     def describe_device(self, mac: str, *, before: tuple[datetime, int] | None, limit: int) -> Device:
-        """A device: what is known of it, and a page of its `history`, newest first; `next` where there is more.
+        """A device: what is known about it, and a page of its `history`, newest first; `next` if there is more.
 
         Args:
             mac: as `AA:BB:CC:DD:EE:FF`.
-            before: position of the page, from a cursor `history`.
-            limit: of the page.
+            before: position of the page, from a `history` cursor.
+            limit: how many entries a page has.
 
         Raises:
             UnknownDevice: nothing is known.
@@ -267,7 +267,7 @@ def find_release(connection: Connection, release_id: str, columns: str, lock: st
     Raises:
         UnknownRelease: there is none.
     """
-    # The columns and the lock are those of stores.
+    # Columns and lock come from the stores' code.
     query = f"SELECT id, {columns} FROM releases WHERE release_id = :id {lock}"  # noqa: S608
     rows = _select(connection, query, id=release_id)
     if not rows:
@@ -276,7 +276,7 @@ def find_release(connection: Connection, release_id: str, columns: str, lock: st
 
 
 def read_release(connection: Connection, release_id: str) -> Release:
-    """A release as lists have it.
+    """A release as it appears in lists.
 
     Raises:
         UnknownRelease: there is none.
@@ -308,7 +308,7 @@ def _body(action: Action, wave: int | None) -> Row:
 
 
 def _population(connection: Connection, release: Row) -> int:
-    """How many devices the release is for, as far as they are known."""
+    """How many known devices the release is for."""
     if release["target_count"] is not None:
         return int(release["target_count"])
     [(known,)] = connection.run(
@@ -367,7 +367,7 @@ def _columns(connection: Connection) -> list[str]:
 
 
 def _readable(row: Row) -> Row:
-    """Times as JSON has them."""
+    """Times in JSON's form."""
     return {name: format_time(value) if isinstance(value, datetime) else value for name, value in row.items()}
 
 
