@@ -164,7 +164,7 @@ class _Publisher:
                 time.sleep(random.random() * min(2 ** (attempt - 1), _MAX_BACKOFF_SECONDS))  # noqa: S311 # nosec B311
         raise MessageNotPublished(
             "message_not_published",
-            f"AWS IoT Core {failure} when a message to {topic} was published; expected 200. "
+            f"AWS IoT Core {failure} while publishing a message to {topic}; expected 200. "
             "Fix the cause, then redrive the execution.",
         )
 
