@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _MAX_CONNECTIONS = 16
-# How far behind its time the batch may be before it gets another connection, and how often to look.
+# How far behind schedule a batch may be before it gets another connection, and how often to look.
 _LATE_SECONDS = 0.02
 _TIMEOUT_SECONDS = 10.0
 _MAX_ATTEMPTS = 8
@@ -40,7 +40,7 @@ _MAX_HEADER_LINES = 100
 
 
 class MessageNotPublished(OtaError):  # noqa: N818 - a state of the world
-    """AWS IoT Core refused a message for good, or did not take it at the last attempt."""
+    """AWS IoT Core refused a message for good, or did not accept it at the last attempt."""
 
 
 class DeviceNotifier:
@@ -57,12 +57,12 @@ class DeviceNotifier:
         self._endpoint = urlsplit(_endpoint_url())
 
     def publish(self, topics: Sequence[str], payload: bytes, *, retain: bool) -> None:
-        """Publish with QoS 1; throttling and passing errors are retried.
+        """Publish with QoS 1; throttling and transient errors are retried.
 
         Raises:
-            MessageNotPublished: a message was refused for good, or at the last attempt. No more were begun.
+            MessageNotPublished: a message was refused for good, or at the last attempt. No more were started.
         """
-        # Frozen for a batch and not for good: a warm function outlives credentials.
+        # Frozen for one batch only: a warm function outlives credentials.
         credentials = self._credentials.get_frozen_credentials()
         signer = PostSigner(
             credentials.access_key or "",
@@ -78,12 +78,12 @@ class DeviceNotifier:
 
 @functools.cache
 def _tls_context() -> ssl.SSLContext:
-    # https://docs.aws.amazon.com/sdkref/latest/guide/feature-gen-config.html: the SDKs' variable for other authorities.
+    # https://docs.aws.amazon.com/sdkref/latest/guide/feature-gen-config.html: the SDKs' variable for another CA.
     return ssl.create_default_context(cafile=os.environ.get("AWS_CA_BUNDLE"))
 
 
 def _endpoint_url() -> str:
-    """The account's own data endpoint, which AWS advises over the shared one, unless the SDKs are told another."""
+    """The account's own data endpoint, which AWS recommends over the shared one, unless the SDKs' settings name one."""
     # https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
     told = os.environ.get("AWS_ENDPOINT_URL_IOT_DATA_PLANE") or os.environ.get("AWS_ENDPOINT_URL")
     if told:
@@ -93,7 +93,7 @@ def _endpoint_url() -> str:
 
 
 class _Batch:
-    """Messages that wait, and as many connections as it takes to send them in time."""
+    """Waiting messages, and as many connections as it takes to send them in time."""
 
     def __init__(self, publisher: _Publisher, topics: Sequence[str], interval: float) -> None:
         self._publisher = publisher
@@ -119,7 +119,7 @@ class _Batch:
                 sender.result()
 
     def _ahead(self, number: int) -> float:
-        """Seconds until the time of a message."""
+        """Seconds until a message is due."""
         return self._begun + number * self._interval - time.monotonic()
 
     def _send(self) -> None:
@@ -138,7 +138,7 @@ class _Batch:
 
 
 class _Publisher:
-    """Publishes one payload over connections that it is given."""
+    """Publishes one payload over the connections that it is given."""
 
     def __init__(self, endpoint: SplitResult, signer: PostSigner, payload: bytes, *, retain: bool) -> None:
         self.endpoint = endpoint
@@ -176,7 +176,7 @@ class _Publisher:
 
 
 class _NoAnswer(Exception):  # noqa: N818 - a state of the world, which passes
-    """What came over the connection is no answer, or only the beginning of one."""
+    """The server sent no answer, or only the beginning of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,7 @@ class _Answer:
 
 
 class _Connection:
-    """A connection that is opened when it is needed, and kept as long as the server keeps it."""
+    """A connection that is opened when needed, and kept as long as the server keeps it."""
 
     def __init__(self, endpoint: SplitResult) -> None:
         self._endpoint = endpoint
@@ -202,7 +202,7 @@ class _Connection:
         """Send a request, and wait for its answer.
 
         Raises:
-            OSError, _NoAnswer: there is none.
+            OSError, _NoAnswer: none came.
         """
         try:
             if self._socket is None:
@@ -224,7 +224,7 @@ class _Connection:
         return _tls_context().wrap_socket(opened, server_hostname=host)
 
     def _read_answer(self) -> _Answer:
-        """Read a response (RFC 9112 sections 4 to 6). One that does not say its length ends the connection, unread."""
+        """Read a response (RFC 9112 sections 4 to 6). One without a length ends the connection, unread."""
         status_line = self._stream.readline(_MAX_LINE_BYTES)
         match = _STATUS_LINE.match(status_line)
         if match is None:
