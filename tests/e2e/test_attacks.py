@@ -1,7 +1,8 @@
 """Whoever writes to the inbox, publishes MQTT, sits before the API or has its key: a device runs what is signed for it.
 
 A device runs throughout, and a snapshot before and after each attack shows that it, the releases, the stored images
-and what the topics say are as they were. In the end a genuine release shows that the way was open all the time.
+and what the topics say are as they were. A download that was tampered with in every way ends with the genuine release,
+which shows that the way was open all the time.
 """
 
 import base64
@@ -26,7 +27,7 @@ from support.esp_images import app_image
 from support.hostile_server import Exchange, HostileServer, pass_on
 from support.pipeline import TOPIC_PREFIX
 
-MAC, OTHER_MAC, SLOW_MAC = "02:A7:7A:00:00:01", "02:A7:7A:00:00:02", "02:A7:7A:00:00:03"
+MAC, OTHER_MAC, SLOW_MAC, DOWNLOADING_MAC = (f"02:A7:7A:00:00:0{number}" for number in range(1, 5))
 # partitions.csv, and esp_ota_select_entry_t of ESP-IDF's esp_flash_partitions.h: number, label, state, CRC.
 OTADATA_ENTRIES, SLOTS, SLOT_BYTES = (0xE000, 0xF000), (0x10000, 0x1F0000), 0x1E0000
 OTADATA_ENTRY = struct.Struct("<I20xII")
@@ -41,7 +42,7 @@ class Snapshot:
 
     Attributes:
         slot: digest of the slot that the device runs.
-        boot: the entry of otadata that says what it boots next.
+        boot: the entry of otadata that says what it boots next; none in a device that never installed anything.
         other_slot: digest of the slot that the next image goes to.
         version: what the device says it runs.
         tables: releases, their targets and the products' latest.
@@ -66,22 +67,22 @@ def digest(content):
 
 @dataclass
 class World:
-    """A device that runs INSTALLED, what was released to it, and an attacker's means."""
+    """A device, what was released to it, and an attacker's means."""
 
     pipeline: object
     product: str
     device: SimulatedDevice
     server: HostileServer
     flash: object
-    older: dict
-    installed: Drop
+    older: dict | None = None
+    installed: Drop | None = None
     said: set = field(default_factory=set)
     before: Snapshot | None = None
     numbers: object = field(default_factory=itertools.count)
 
     @property
     def topics(self):
-        return [TOPIC_PREFIX, f"{TOPIC_PREFIX}/product/{self.product}", f"{TOPIC_PREFIX}/{MAC}"]
+        return [TOPIC_PREFIX, f"{TOPIC_PREFIX}/product/{self.product}", f"{TOPIC_PREFIX}/{self.device.mac}"]
 
     def snapshot(self):
         flash = self.flash.read_bytes()
@@ -91,7 +92,7 @@ class World:
         pipeline, iot = self.pipeline, self.pipeline.cloud.client("iot-data")
         return Snapshot(
             slot=slots[running],
-            boot=max(entry for entry in entries if entry[0] != 0xFFFFFFFF),
+            boot=max((entry for entry in entries if entry[0] != 0xFFFFFFFF), default=()),
             other_slot=slots[1 - running],
             version=self.device.running_version,
             tables=[
@@ -151,14 +152,29 @@ def notification(drop, **changes):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    made = tmp_path_factory.mktemp("devices")
-    (made / "release.pem").write_text(key().public_pem)
-    return made
+def attacked(pipeline, program, tmp_path_factory):
+    """Makes devices of a product that find a hostile server before the API."""
+    folder = tmp_path_factory.mktemp("devices")
+    (folder / "release.pem").write_text(key().public_pem)
+
+    @contextlib.contextmanager
+    def make(mac, product, *answers, **options):
+        with HostileServer(pipeline.cloud.environment["OTA_API_URL"]) as server:
+            server.check_in = pass_on
+            server.answer(*answers)
+            trusted_key = folder / "release.pem"
+            options |= {"api_url": server.url, "version": "1.0.0", "back_off": "1"}
+            with SimulatedDevice(
+                program, pipeline.cloud, folder, mac=mac, product=product, trusted_key=trusted_key, **options
+            ) as device:
+                flash = folder / f"{mac.replace(':', '-')}.img"
+                yield World(pipeline=pipeline, product=product, device=device, server=server, flash=flash)
+
+    return make
 
 
 @pytest.fixture(scope="module")
-def slow_download(pipeline, program, folder, new_product):
+def slow_download(pipeline, attacked, new_product):
     """A device whose server sends a byte a second. It takes its time, so it begins before the others."""
     product = new_product("slow")
     drop = make_drop(product=product, version="2.0.0", image=app_image(version="2.0.0"))
@@ -171,22 +187,8 @@ def slow_download(pipeline, program, folder, new_product):
             exchange.drip(bytes([byte]))
             time.sleep(1)
 
-    with HostileServer(pipeline.cloud.environment["OTA_API_URL"]) as server:
-        server.check_in = pass_on
-        server.answer(*[drip] * 8)
-        device = SimulatedDevice(
-            program,
-            pipeline.cloud,
-            folder,
-            mac=SLOW_MAC,
-            product=product,
-            trusted_key=folder / "release.pem",
-            api_url=server.url,
-            version="1.0.0",
-            back_off="1",
-        )
-        with device:
-            yield device
+    with attacked(SLOW_MAC, product, *[drip] * 8) as world:
+        yield world.device
 
 
 @pytest.fixture(scope="module")
@@ -203,60 +205,31 @@ def races(pipeline, new_product):
 
 
 @pytest.fixture(scope="module")
-def world(pipeline, program, folder, new_product, slow_download, races):
+def world(pipeline, attacked, new_product, slow_download, races):
+    """A device that runs INSTALLED, and an older release."""
     product = new_product("attacked")
     older = make_drop(product=product, version="2.0.0", image=app_image(version="2.0.0"))
     installed = make_drop(product=product, version=INSTALLED, image=app_image(version=INSTALLED, size=65_536))
     for drop in (older, installed):
         pipeline.settle(pipeline.drop(f"{product}/app", drop), PATIENCE_SECONDS)
-    with HostileServer(pipeline.cloud.environment["OTA_API_URL"]) as server:
-        server.check_in = pass_on
-        server.answer(*[pass_on] * 8)
-        device = SimulatedDevice(
-            program,
-            pipeline.cloud,
-            folder,
-            mac=MAC,
-            product=product,
-            trusted_key=folder / "release.pem",
-            api_url=server.url,
-            version="1.0.0",
-            chunk=str(CHUNK_BYTES),
-            check_in="1",
-            back_off="1",
-        )
-        with device:
-            device.wait_for_event("report_delivered", PATIENCE_SECONDS)
-            assert device.running_version == INSTALLED
-            pipeline.settle([upload for _, uploads in races.values() for upload in uploads], PATIENCE_SECONDS)
-            server.check_in = lambda exchange: exchange.send(204)
-            yield World(
-                pipeline=pipeline,
-                product=product,
-                device=device,
-                server=server,
-                flash=folder / f"{MAC.replace(':', '-')}.img",
-                older=pipeline.heard(older.release_id)[0].json,
-                installed=installed,
-            )
-
-
-@contextlib.contextmanager
-def withstanding(world, proof, request, but_for=()):
-    """Nothing changes meanwhile; the attack counts as stopped when no test failed either."""
-    failed = request.session.testsfailed
-    yield
-    world.assert_unchanged(but_for=but_for)
-    if request.session.testsfailed == failed:
-        proof("attacks", request.node.name.removeprefix("test_").replace("_", " "), tried=1, withstood=1)
+    with attacked(MAC, product, *[pass_on] * 8, chunk=str(CHUNK_BYTES), check_in="1") as world:
+        world.device.wait_for_event("report_delivered", PATIENCE_SECONDS)
+        assert world.device.running_version == INSTALLED
+        pipeline.settle([upload for _, uploads in races.values() for upload in uploads], PATIENCE_SECONDS)
+        world.server.check_in = lambda exchange: exchange.send(204)
+        world.older, world.installed = pipeline.heard(older.release_id)[0].json, installed
+        yield world
 
 
 @pytest.fixture
 def unharmed(world, proof, request):
-    """Nothing changes while the test runs."""
+    """Nothing changes while the test runs; the attack counts as stopped when the test did not fail either."""
     world.before = world.before or world.snapshot()
-    with withstanding(world, proof, request):
-        yield
+    failed = request.session.testsfailed
+    yield
+    world.assert_unchanged()
+    if request.session.testsfailed == failed:
+        proof("attacks", request.node.name.removeprefix("test_").replace("_", " "), tried=1, withstood=1)
 
 
 # --- who writes to the inbox ------------------------------------------------------------------------------------------
@@ -573,17 +546,6 @@ def test_api_key_reads_and_changes_nothing(world, unharmed):
 # --- who sits before the API ------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def downloading(world):
-    """The device is told of a genuine release, and what it asks for is answered as each test says."""
-    drop = make_drop(product=world.product, version=NEXT, image=app_image(version=NEXT, size=131_072))
-    start = len(world.device.events)
-    world.pipeline.settle(world.pipeline.drop(f"{world.product}/app", drop), PATIENCE_SECONDS)
-    world.next_event(start, "download_started")
-    world.before = world.snapshot()
-    return drop
-
-
 def asked_range(exchange):
     first, last = exchange.seen.headers["range"].removeprefix("bytes=").split("-")
     return int(first), int(last)
@@ -647,6 +609,12 @@ def server_error(exchange):
     exchange.send(503, Retry_After="-1")
 
 
+def wrong_bytes(exchange):
+    first, last = asked_range(exchange)
+    content = app_image(version=NEXT, size=131_072, seed=666)[first : last + 1]
+    exchange.send(206, content, Content_Range=f"bytes {first}-{last}/131072")
+
+
 TAMPERING = {
     truncated: "connection_lost",
     another_range: "content_range_mismatch",
@@ -662,48 +630,46 @@ TAMPERING = {
 }
 
 
-@pytest.fixture
-def boots_nothing_else(world, downloading, proof, request):
-    """As `unharmed`, but for the slot that the download goes to."""
-    with withstanding(world, proof, request, but_for=["other_slot"]):
-        yield
-
-
-@pytest.mark.parametrize("tamper", TAMPERING, ids=lambda tamper: tamper.__name__)
-def test_tampering_with_a_download_is_noticed(world, boots_nothing_else, tamper):
-    start = len(world.device.events)
-    # After a piece that is right, for which the device does not back off.
-    world.server.answer(pass_on, tamper)
-    world.next_event(start, "download_failed", reason=TAMPERING[tamper])
-
-
-def test_wrong_bytes_from_another_server_are_found_at_the_end_and_the_api_key_does_not_go_there(
-    world, boots_nothing_else
+def test_download_that_is_tampered_with_in_every_way_ends_with_the_genuine_release(
+    world, attacked, pipeline, new_product, proof
 ):
-    with HostileServer("http://127.0.0.1:9") as his:
+    """One download, step by step: each attack begins where the device was after the one before."""
+    world.before = None  # as the other tests know it: a release comes that it does not have
 
-        def redirect(exchange):
-            exchange.send(307, Location=f"{his.url}/image")
+    @contextlib.contextmanager
+    def step(what):
+        start = len(downloading.device.events)
+        try:
+            yield start
+            # All but the slot that the download goes to.
+            downloading.assert_unchanged(but_for=["other_slot"])
+        except Exception as error:
+            error.add_note(f"The attack on the download was: {what}.")
+            raise
+        proof("attacks", f"download: {what}", tried=1, withstood=1)
 
-        def evil(exchange):
-            first, last = asked_range(exchange)
-            content = app_image(version=NEXT, size=131_072, seed=666)[first : last + 1]
-            exchange.send(206, content, Content_Range=f"bytes {first}-{last}/131072")
-
-        his.answer(*[evil] * 16)
-        start = len(world.device.events)
-        world.server.answer(redirect)
-        world.next_event(start, "download_failed", reason="image_sha256_mismatch")
-        assert his.seen
-        assert not [seen for seen in his.seen if "x-api-key" in seen.headers]
-
-
-def test_genuine_release_is_installed_all_the_same(world, downloading):
-    start = len(world.device.events)
-    world.server.answer(*[pass_on] * 40)
-    installed = world.next_event(start, "installed")
-    assert installed["release_id"] == downloading.release_id
-    assert world.device.running_version == NEXT
+    product = new_product("tampered")
+    drop = make_drop(product=product, version=NEXT, image=app_image(version=NEXT, size=131_072))
+    with attacked(DOWNLOADING_MAC, product, chunk=str(CHUNK_BYTES)) as downloading:
+        downloading.device.wait_for_event("checked_in", PATIENCE_SECONDS)
+        pipeline.settle(pipeline.drop(f"{product}/app", drop), PATIENCE_SECONDS)
+        downloading.next_event(0, "download_started")
+        downloading.before = downloading.snapshot()
+        for tamper, reason in TAMPERING.items():
+            with step(tamper.__name__.replace("_", " ")) as start:
+                # After a piece that is right, for which the device does not back off.
+                downloading.server.answer(pass_on, tamper)
+                downloading.next_event(start, "download_failed", reason=reason)
+        with step("wrong bytes from another server") as start, HostileServer("http://127.0.0.1:9") as his:
+            his.answer(*[wrong_bytes] * 16)
+            downloading.server.answer(lambda exchange: exchange.send(307, Location=f"{his.url}/image"))
+            downloading.next_event(start, "download_failed", reason="image_sha256_mismatch")
+            assert his.seen
+            assert not [seen for seen in his.seen if "x-api-key" in seen.headers]
+        start = len(downloading.device.events)
+        downloading.server.answer(*[pass_on] * 40)
+        assert downloading.next_event(start, "installed")["release_id"] == drop.release_id
+        assert downloading.device.running_version == NEXT
 
 
 def test_download_of_a_byte_a_second_is_broken_off(slow_download, proof):
