@@ -5,7 +5,6 @@ Every case is dropped through S3, on the deployed stack.
 
 import json
 import re
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,8 +15,6 @@ from ota_core.errors import RejectionCode
 from support.bad_drops import CASES, ONE_MAC
 from support.drops import Drop, make_drop
 from support.pipeline import TOPIC_PREFIX, Pipeline, Stored, Upload
-
-GRACE_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -157,7 +154,7 @@ def test_folder_made_in_a_console_is_left_alone(pipeline, product):
 def test_targets_file_may_come_within_the_grace_period(pipeline, product):
     drop = make_drop(product=product, targets_file=ONE_MAC)
     uploads = pipeline.drop(f"{product}/app", drop, "image", "manifest")
-    time.sleep(GRACE_SECONDS / 3)  # The pipeline has found that it is missing.
+    pipeline.wait_until_looked_at(uploads)  # It has found that one is missing.
     uploads += pipeline.drop(f"{product}/app", drop, "targets")
     assert_released(pipeline, product, drop, uploads, [f"{TOPIC_PREFIX}/02:00:00:00:00:01"])
 
@@ -166,7 +163,7 @@ def test_stale_manifest_under_the_same_name_does_not_spoil_the_next_drop(pipelin
     stale, drop = make_drop(product=product, version="1.3.0"), make_drop(product=product)
     uploads = pipeline.drop(f"{product}/app", stale, "manifest")
     uploads += pipeline.drop(f"{product}/app", drop, "image")
-    time.sleep(GRACE_SECONDS / 3)  # The pipeline has found that the two do not fit together.
+    pipeline.wait_until_looked_at(uploads)  # It has found that the two do not fit together.
     uploads += pipeline.drop(f"{product}/app", drop, "manifest")
     assert_released(pipeline, product, drop, uploads, [TOPIC_PREFIX, f"{TOPIC_PREFIX}/product/{product}"])
 

@@ -1,7 +1,7 @@
 """The deployed pipeline, as people and programs around it see it: S3, MQTT, PostgreSQL, EventBridge, SNS, executions.
 
 Nothing here knows how the pipeline works inside, but for this: every object that arrives in the inbox starts one
-execution.
+execution, which ends, or waits for the rest of its drop.
 """
 
 from __future__ import annotations
@@ -140,6 +140,31 @@ class Pipeline:
 
         return self._mail.wait_for(ended, f"{expected} executions of {sorted(keys)}", seconds)
 
+    def wait_until_looked_at(self, uploads: Iterable[Upload], seconds: float = 60) -> None:
+        """Wait until every execution that uploads to these keys have started so far has ended, or waits itself."""
+        keys = {upload.key for upload in uploads}
+        with self._puts_lock:
+            expected = sum(upload.key in keys for upload in self._puts)
+        deadline = time.monotonic() + seconds
+        # In this order: one that ends in between is missed, and not counted twice.
+        while sum(execution.key in keys for execution in self._mail.executions) + self._waiting(keys) < expected:
+            assert time.monotonic() < deadline, f"after {seconds} s not all of {sorted(keys)} were looked at"
+            time.sleep(0.2)
+
+    def _waiting(self, keys: set[str]) -> int:
+        """How many executions that these keys have started are in a Wait state."""
+        machine = self.cloud.client("stepfunctions")
+        running = machine.list_executions(
+            stateMachineArn=self.cloud.outputs["StateMachineArn"], statusFilter="RUNNING"
+        )["executions"]
+        found = 0
+        for arn in (execution["executionArn"] for execution in running):
+            if _key_of(machine.describe_execution(executionArn=arn)["input"]) in keys:
+                events = machine.get_execution_history(executionArn=arn, reverseOrder=True)["events"]
+                entered = next((event["type"] for event in events if event["type"].endswith("StateEntered")), "")
+                found += entered == "WaitStateEntered"
+        return found
+
     def release(self, stem: str, drop: Drop, *members: str) -> list[Upload]:
         """Drop files and wait until what they started has ended."""
         uploads = self.drop(stem, drop, *members)
@@ -210,18 +235,22 @@ class Pipeline:
             iot.attach_policy(policyName="witness", target=principal)
         return self.cloud.subscriber(mac, topics)
 
-    def _heard_so_far(self) -> list[Message]:
+    def heard_by(self, subscriber: Subscriber, topic: str) -> list[Message]:
+        """Everything that a subscriber was told until now, but what this says to it on one of its topics."""
         # A broker keeps the order of what it delivers to one client: when this one is there, the others were.
-        mark = f"{time.time_ns()}"
-        self.cloud.client("iot-data").publish(topic=_SENTINEL_TOPIC, qos=1, payload=mark.encode())
+        mark = f"{time.time_ns()}".encode()
+        self.cloud.client("iot-data").publish(topic=topic, qos=1, payload=mark)
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
-            messages = self._listener.wait_for(len(self._listener.messages) + 1, 0.05)
-            if any(message.topic == _SENTINEL_TOPIC and message.payload.decode() == mark for message in messages):
-                # One without a payload takes a retained one away.
-                told = [message for message in messages if message.payload and not message.retained]
-                return [message for message in told if message.topic != _SENTINEL_TOPIC]
-        raise AssertionError("the witness heard nothing for 20 s, not even itself")
+            messages = subscriber.wait_for(len(subscriber.messages) + 1, 0.05)
+            if any(message.payload == mark for message in messages):
+                return [message for message in messages if message.payload != mark]
+        raise AssertionError(f"the subscriber heard nothing on {topic} for 20 s")
+
+    def _heard_so_far(self) -> list[Message]:
+        told = self.heard_by(self._listener, _SENTINEL_TOPIC)
+        # One without a payload takes a retained one away.
+        return [message for message in told if message.payload and not message.retained]
 
     def alert(self, text: str) -> str:
         """The alert that contains a text."""
@@ -333,6 +362,12 @@ class Pipeline:
         return detail["PhysicalResourceId"]
 
 
+def _key_of(given: str) -> str:
+    """The key of the object that started an execution: none where an operator's action did."""
+    key: str = json.loads(given).get("detail", {}).get("object", {}).get("key", "")
+    return key
+
+
 def _fields(message: Message) -> dict[str, Any]:
     """What a message says: nothing where it is no JSON object, as an attacker's may be none."""
     try:
@@ -419,6 +454,4 @@ class _Mailbox:
             self.events.append((mail["detail-type"], detail))
             return
         output = json.loads(detail["output"]) if detail.get("output") else None
-        # One that an operator's action started has no object.
-        key = json.loads(detail["input"]).get("detail", {}).get("object", {}).get("key", "")
-        self.executions.append(Execution(detail["executionArn"], key, detail["status"], output))
+        self.executions.append(Execution(detail["executionArn"], _key_of(detail["input"]), detail["status"], output))
