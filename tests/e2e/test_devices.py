@@ -2,6 +2,7 @@
 
 from support.drops import key, make_drop
 from support.esp_images import app_image
+from support.pipeline import TOPIC_PREFIX
 
 MACS = [f"02:DE:00:00:00:{number:02X}" for number in range(8)]
 
@@ -28,6 +29,9 @@ def test_targeted_devices_run_the_new_version_and_others_hear_nothing(cloud, fle
             installed = device.wait_for_event("installed")
             assert installed["release_id"] == drop.release_id
             assert device.running_version == "2.0.0"
+        # When this is heard, everything before it was.
+        cloud.client("iot-data").publish(topic=f"{TOPIC_PREFIX}/{MACS[2]}", qos=1, payload=b"no notification")
+        bystander.wait_for(lambda event: event.get("reason") == "notification_malformed", 60)
         assert bystander.running_version == "1.0.0"
         assert not [event for event in bystander.events if event.get("release_id") == drop.release_id]
 
