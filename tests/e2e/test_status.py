@@ -18,11 +18,22 @@ def operator(cloud):
 
 
 @pytest.fixture(scope="module")
-def release_id(pipeline, new_product):
-    product = new_product("status")
-    drop = make_drop(product=product, version="2.0.0")
-    pipeline.release(f"{product}/app", drop)
-    return drop.release_id
+def released(pipeline, new_product):
+    """Makes a release, and gives its id."""
+
+    def make():
+        product = new_product("status")
+        drop = make_drop(product=product, version="2.0.0")
+        pipeline.release(f"{product}/app", drop)
+        return drop.release_id
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def release_id(released):
+    """Of a release that devices of several tests report about."""
+    return released()
 
 
 @pytest.fixture
@@ -73,7 +84,8 @@ def is_known(operator, mac):
     return operator.call("GET", f"/devices/{mac}").status_code == 200
 
 
-def test_what_devices_report_is_what_operators_see(cloud, pipeline, operator, release_id):
+def test_what_devices_report_is_what_operators_see(cloud, pipeline, operator, released):
+    release_id = released()  # Its devices are counted.
     with cloud.subscriber(MACS[0]) as first, cloud.subscriber(MACS[1]) as second:
         for state in ("downloading", "verifying", "rebooting", "installed"):
             first.publish(topic_of(MACS[0]), status(release_id, state, running_version=""))
