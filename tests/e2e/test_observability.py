@@ -190,7 +190,6 @@ def test_dashboard_and_alarms_are_deployed(cloud):
     assert set(re.findall(r"\$\{(\w+)", json.dumps(body))) == {"PROP"}
     [shown] = [widget["properties"]["alarms"] for widget in body["widgets"] if widget["type"] == "alarm"]
     deployed = cloudwatch.describe_alarms()["MetricAlarms"]
-    assert set(shown) <= {alarm["AlarmArn"] for alarm in deployed}
-    for alarm in deployed:
-        if alarm["AlarmArn"] in shown:
-            assert alarm["AlarmActions"] == [cloud.outputs["AlertsTopicArn"]]
+    told = {alarm["AlarmArn"]: alarm["AlarmActions"] for alarm in deployed if alarm["AlarmArn"] in shown}
+    assert told == {arn: [cloud.outputs["AlertsTopicArn"]] for arn in shown}
+    assert shown

@@ -42,7 +42,9 @@ FIELDS_OF_OTHERS |= {"errorType", "errorMessage", "record", "status", "type"}
 
 
 def of_type(resources, kind):
-    return {name: resource["Properties"] for name, resource in resources.items() if resource["Type"] == kind}
+    found = {name: resource["Properties"] for name, resource in resources.items() if resource["Type"] == kind}
+    assert found, f"the template has no {kind}"
+    return found
 
 
 def text_of(value):
@@ -243,6 +245,7 @@ def test_queries_use_fields_and_messages_that_the_functions_log(queries, project
     fields |= {key.removesuffix(".$") for state in state_machine["States"].values() for key in keys_in(state)}
     for name, query in queries.items():
         asked, filtered = fields_and_messages(query["QueryString"])
+        assert asked, name
         for field in asked:
             assert set(field.split(".")) <= fields | FIELDS_OF_OTHERS, f"{name}: {field}"
         assert filtered <= messages, name

@@ -35,12 +35,14 @@ def definition(text):
 
 @pytest.fixture(scope="module")
 def operations(definition):
-    return [
+    found = [
         (path, method, operation)
         for path, item in definition["paths"].items()
         for method, operation in item.items()
         if method in METHODS
     ]
+    assert found
+    return found
 
 
 def test_template_includes_it(template, project, api):

@@ -44,7 +44,9 @@ def listed(value):
 
 
 def of_type(resources, kind):
-    return {name: resource for name, resource in resources.items() if resource["Type"] == kind}
+    found = {name: resource for name, resource in resources.items() if resource["Type"] == kind}
+    assert found, f"the template has no {kind}"
+    return found
 
 
 def flatten_ifs(statements):

@@ -76,7 +76,7 @@ def test_changed_byte_of_the_file_is_rejected_or_changes_nothing(at, change):
 
 
 @given(st.binary(max_size=300) | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps))
-def test_any_bytes_are_opened_or_rejected(raw):
+def test_any_bytes_that_nobody_signed_are_rejected(raw):
     with pytest.raises(DropRejected):
         envelope.open_envelope(raw.encode() if isinstance(raw, str) else raw, trust(key()))
 
