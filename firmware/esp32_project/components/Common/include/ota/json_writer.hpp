@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -9,6 +10,10 @@ namespace ota {
 /// Builds one flat JSON object.
 class JsonWriter {
 public:
+    JsonWriter() = default;
+    /// With room for so many bytes, so that a text of known size is not allocated again as it grows.
+    explicit JsonWriter(std::size_t capacity) { text_.reserve(capacity); }
+
     JsonWriter& member(std::string_view name, std::string_view value);
     JsonWriter& member(std::string_view name, std::int64_t value);
     JsonWriter& null_member(std::string_view name);
