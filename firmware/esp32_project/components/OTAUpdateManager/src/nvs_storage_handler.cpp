@@ -198,6 +198,11 @@ std::optional<PendingReport> NVSStorageHandler::report() const {
     return load<PendingReport>(store_, kReportKey);
 }
 
+FailureRecord NVSStorageHandler::failures_of(std::int64_t sequence) const {
+    const auto record = failure();
+    return record && record->sequence == sequence ? *record : FailureRecord{sequence, 0, 0};
+}
+
 bool NVSStorageHandler::set(const InstalledRelease& record) {
     RecordWriter writer;
     writer.number(static_cast<std::uint64_t>(record.sequence), 8);
@@ -258,6 +263,15 @@ bool NVSStorageHandler::clear_failure() {
 
 bool NVSStorageHandler::clear_report() {
     return store_.erase(kReportKey) == PortResult::ok;
+}
+
+bool NVSStorageHandler::forget_link_failures(std::int64_t sequence) {
+    FailureRecord record = failures_of(sequence);
+    if (record.link_failures == 0) {
+        return true;
+    }
+    record.link_failures = 0;
+    return set(record);
 }
 
 }  // namespace ota

@@ -66,6 +66,9 @@ public:
     [[nodiscard]] std::optional<FailureRecord> failure() const;
     [[nodiscard]] std::optional<PendingReport> report() const;
 
+    /// The failures of this release so far: none when the record is of another.
+    [[nodiscard]] FailureRecord failures_of(std::int64_t sequence) const;
+
     [[nodiscard]] bool set(const InstalledRelease& record);
     [[nodiscard]] bool set(const PendingUpdate& record);
     [[nodiscard]] bool set(const DownloadProgress& record);
@@ -76,6 +79,7 @@ public:
     [[nodiscard]] bool clear_progress();
     [[nodiscard]] bool clear_failure();
     [[nodiscard]] bool clear_report();
+    [[nodiscard]] bool forget_link_failures(std::int64_t sequence);
 
 private:
     KeyValueStore& store_;

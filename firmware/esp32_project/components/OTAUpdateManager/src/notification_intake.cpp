@@ -1,0 +1,141 @@
+#include "ota/notification_intake.hpp"
+
+#include "ota/envelope.hpp"
+
+namespace ota {
+
+std::optional<NotificationSource> NotificationIntake::source_of(std::string_view topic) const {
+    const UpdateConfig& config = context_.config;
+    const UpdateTopics topics(config.topic_prefix, config.product, config.mac);
+    if (topic == topics.device) {
+        return NotificationSource::own_topic;
+    }
+    if (topic == topics.fleet || topic == topics.product) {
+        return NotificationSource::fleet_topic;
+    }
+    return std::nullopt;
+}
+
+NotificationIntake::Outcome NotificationIntake::take(MqttMessage& message) {
+    const auto source = source_of(message.topic);
+    if (!source) {
+        return Outcome::nothing;
+    }
+    if (!message.payload || message.payload.size() > kMaxNotificationSize) {
+        reporter_.event("refused", Reason::notification_too_large);
+        return Outcome::nothing;
+    }
+    return take(message.payload, *source);
+}
+
+NotificationIntake::Outcome NotificationIntake::take(HeapText& text, NotificationSource source) {
+    Notification notification;
+    Reason reason = parse_notification(text.data(), text.size(), notification);
+    if (reason == Reason::none && notification.withdrawn) {
+        // Not signed, and it need not be: who can forge this can as well keep the release back. The
+        // next check-in brings it again if it was a forgery.
+        const bool is_ours = context_.release && context_.release->id == notification.release_id;
+        return is_ours ? Outcome::withdrawn : Outcome::nothing;
+    }
+    Manifest manifest;
+    if (reason == Reason::none) {
+        reason = verify(text, notification, manifest);
+    }
+    if (reason != Reason::none) {
+        context_.observer.on_event({"refused", notification.release_id, notification.version, reason});
+        refusals_.tell_unverified(notification.release_id, notification.version, reason, source);
+        return Outcome::nothing;
+    }
+    return judge(notification, manifest, source);
+}
+
+/// The envelope's signature, and that what stands beside it is what is signed.
+Reason NotificationIntake::verify(HeapText& text, Notification& notification, Manifest& manifest) const {
+    Sha256Digest digest;
+    Reason reason = decode_envelope(notification.envelope, digest);
+    if (reason == Reason::none) {
+        shrink_notification(text, notification);
+        reason = verifier_.verify_envelope(notification.envelope, digest);
+    }
+    if (reason == Reason::none) {
+        reason = parse_manifest(notification.envelope.payload, context_.config.mac, manifest);
+    }
+    if (reason == Reason::none) {
+        reason = compare_with_manifest(notification, manifest);
+    }
+    return reason;
+}
+
+/// Decides over a release whose manifest is authentic.
+NotificationIntake::Outcome NotificationIntake::judge(const Notification& notification,
+                                                      const Manifest& manifest, NotificationSource source) {
+    const std::optional<AcceptedRelease>& release = context_.release;
+    bool corrected = false;
+    if (manifest.product == context_.config.product) {
+        // The API is who it says it is: of what is not signed, its word counts more than what was heard
+        // before.
+        corrected = source == NotificationSource::check_in && release &&
+                    manifest.sequence == release->sequence &&
+                    (notification.release_id != release->id || notification.version != release->version ||
+                     notification.max_delay_s != release->max_delay_s);
+        // What is installed or under way comes again with every reconnect, as a retained message.
+        const bool known = manifest.sequence == context_.running.sequence ||
+                           (release && manifest.sequence <= release->sequence);
+        if (known && !corrected) {
+            context_.observer.on_event({"ignored", notification.release_id, notification.version});
+            return Outcome::nothing;
+        }
+    }
+    const DeviceFacts device = facts();
+    Reason reason = decide(manifest, notification, source, device);
+    if (reason == Reason::none && context_.storage.failures_of(manifest.sequence).attempts >= kMaxAttempts) {
+        reason = Reason::failed_before;
+    }
+    if (reason != Reason::none) {
+        context_.observer.on_event({"refused", notification.release_id, notification.version, reason});
+        if (is_addressed_to(manifest, notification, device)) {
+            refusals_.tell(notification.release_id, notification.version, reason, source);
+        }
+        if (corrected) {
+            reporter_.event("dropped", reason);
+        }
+        return corrected ? Outcome::disowned : Outcome::nothing;
+    }
+    // Failures at another address say nothing of what is really to be fetched.
+    if (corrected && notification.version != release->version &&
+        !context_.storage.forget_link_failures(release->sequence)) {
+        reporter_.storage_failed();
+    }
+    accept(notification, manifest);
+    return Outcome::accepted;
+}
+
+void NotificationIntake::accept(const Notification& notification, const Manifest& manifest) {
+    const auto* const signature = reinterpret_cast<const std::uint8_t*>(manifest.image_signature.data);
+    AcceptedRelease& release = context_.release.emplace();
+    release.id = notification.release_id;
+    release.version = notification.version;
+    release.version_is_authentic = !manifest.version_is_auto();
+    release.max_delay_s = notification.max_delay_s;
+    release.strict_app_version = manifest.strict_app_version;
+    release.sequence = manifest.sequence;
+    release.expires = manifest.expires;
+    release.size = manifest.image_size;
+    release.sha256 = manifest.image_sha256;
+    release.signature.assign(signature, signature + manifest.image_signature.size);
+}
+
+DeviceFacts NotificationIntake::facts() const {
+    DeviceFacts device;
+    device.mac = context_.config.mac;
+    device.product = context_.config.product;
+    device.chip = context_.config.chip;
+    device.running_version = context_.running.version;
+    device.running_version_is_authentic = context_.running.version_is_authentic;
+    device.stored_sequence = context_.running.sequence;
+    device.slot_size = context_.ports.slots.update_slot_size();
+    device.unix_time = context_.ports.clock.unix_time();
+    return device;
+}
+
+}  // namespace ota

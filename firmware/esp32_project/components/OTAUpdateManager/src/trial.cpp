@@ -1,0 +1,178 @@
+#include "ota/trial.hpp"
+
+#include <array>
+#include <string>
+#include <string_view>
+
+#include "ota/chip.hpp"
+#include "ota/esp_image.hpp"
+#include "ota/sha256.hpp"
+
+namespace ota {
+
+bool Trial::begin() {
+    return settle_pending_update(read_running_image());
+}
+
+/// Finds out what runs. The stored version holds for the image that it was stored with; an image that
+/// came by cable since then speaks for itself. @return the digest of its head, when it can be read.
+std::optional<Sha256Digest> Trial::read_running_image() {
+    const FlashSlots& slots = context_.ports.slots;
+    std::array<std::uint8_t, kImageHeadSize> head{};
+    Sha256Digest digest{};
+    std::string app_version;
+    const bool readable = slots.read(slots.running_slot(), 0, head.data(), head.size()) == PortResult::ok &&
+                          sha256(head.data(), head.size(), digest);
+    if (readable) {
+        (void)check_image_head(head.data(), chip_id_of(context_.config.chip).value_or(kNoChip), app_version);
+    }
+    context_.running.version = app_version;
+    if (const auto installed = context_.storage.installed()) {
+        context_.running.sequence = installed->sequence;
+        if (installed->image_head == digest) {
+            context_.running.version = installed->version;
+            context_.running.version_is_authentic = installed->version_is_authentic;
+        }
+    }
+    return readable ? std::optional<Sha256Digest>(digest) : std::nullopt;
+}
+
+/// @return whether the running app is on its trial.
+bool Trial::settle_pending_update(const std::optional<Sha256Digest>& running_head) {
+    const FlashSlots& slots = context_.ports.slots;
+    const int running = slots.running_slot();
+    auto pending = context_.storage.pending();
+    if (pending && pending->slot == running && running_head && *running_head != pending->image_head) {
+        // Another image came into its slot by cable: nothing is known of the release any more, and its
+        // bytes are nowhere.
+        pending.reset();
+        if (!context_.storage.clear_pending() || !context_.storage.clear_progress()) {
+            reporter_.storage_failed();
+        }
+    }
+    if (slots.state(running) == SlotState::pending_verify) {
+        deadline_ms_ = context_.ports.clock.uptime_ms() + context_.config.self_test_limit_s * 1000ULL;
+        if (pending && pending->slot == running) {
+            run_as(*pending);
+            // Should the power fail while otadata is being rewritten, this still tells the old app
+            // that the new one had its chance.
+            pending->boots = 1;
+            if (!context_.storage.set(*pending)) {
+                reporter_.storage_failed();
+            }
+        }
+        reporter_.event("self_test_started", "limit_s", context_.config.self_test_limit_s);
+        return true;
+    }
+    if (!pending) {
+        return false;
+    }
+    const SlotState its_state = slots.state(pending->slot);
+    const bool undone = its_state != SlotState::undefined && its_state != SlotState::valid;
+    if (pending->slot == running && !undone) {
+        commit(*pending);  // Marked valid, and then the power failed.
+    } else if (pending->slot == running) {
+        // It gave itself up, but the bootloader found nothing else that runs.
+        run_as(*pending);
+        record_failure(*pending, UpdateStatus::failed);
+    } else if (pending->boots > 0 || undone) {
+        record_failure(*pending, UpdateStatus::rolled_back);
+    } else if (!context_.storage.clear_pending()) {  // The power failed before it was activated.
+        reporter_.storage_failed();
+    }
+    return false;
+}
+
+void Trial::run_as(const PendingUpdate& pending) {
+    context_.running.version = pending.version;
+    context_.running.version_is_authentic = pending.version_is_authentic;
+}
+
+/// Makes the release on its trial the installed one. Ends with the pending record, so that a power cut
+/// anywhere in between leads here again.
+void Trial::commit(const PendingUpdate& pending) {
+    NVSStorageHandler& storage = context_.storage;
+    const bool stored = storage.set(InstalledRelease{pending.sequence, pending.version,
+                                                     pending.version_is_authentic, pending.image_head});
+    if (!stored) {
+        // Without the sequence the way back to older releases would be open: try again at the next boot.
+        reporter_.storage_failed();
+        return;
+    }
+    context_.running.sequence = pending.sequence;
+    run_as(pending);
+    reporter_.report_outcome(pending.release_id, pending.version, UpdateStatus::installed, {});
+    if (!storage.clear_failure() || !storage.clear_progress() || !storage.clear_pending()) {
+        reporter_.storage_failed();
+    }
+    context_.observer.on_event(
+        {"installed", pending.release_id, pending.version, Reason::none, "sequence", pending.sequence});
+}
+
+void Trial::record_failure(const PendingUpdate& pending, UpdateStatus status) {
+    FailureRecord failure = context_.storage.failures_of(pending.sequence);
+    ++failure.attempts;
+    std::string_view reason = pending.verdict;
+    if (reason.empty()) {
+        reason = to_string(Reason::boot_failed);
+    }
+    const bool stored = context_.storage.set(failure);
+    reporter_.report_outcome(pending.release_id, pending.version, status, reason);
+    if (!stored || !context_.storage.clear_pending()) {
+        reporter_.storage_failed();
+    }
+    context_.observer.on_event(
+        {to_string(status), pending.release_id, pending.version, Reason::none, "attempts", failure.attempts});
+}
+
+Trial::Verdict Trial::step(std::uint64_t now) {
+    const MqttClient& mqtt = context_.ports.mqtt;
+    if (!mqtt.connected()) {
+        published_ = false;
+    } else if (!published_) {
+        const auto pending = context_.storage.pending();
+        StatusMessage message;
+        message.release_id = pending ? std::string_view(pending->release_id) : std::string_view();
+        message.version = context_.running.version;
+        message.state = to_string(UpdateStatus::rebooting);
+        message.progress = 100;
+        message.running_version = context_.running.version;
+        published_ = reporter_.send(message);
+    } else if (mqtt.all_acknowledged()) {
+        if (!context_.observer.self_test_passes()) {
+            give_up(Reason::self_test_failed);
+            return Verdict::failed;
+        }
+        if (context_.ports.slots.mark_running_valid() == PortResult::ok) {
+            reporter_.event("self_test_passed");
+            const auto pending = context_.storage.pending();
+            if (pending && pending->slot == context_.ports.slots.running_slot()) {
+                commit(*pending);
+            }
+            return Verdict::passed;
+        }
+    }
+    if (now >= deadline_ms_) {
+        give_up(Reason::self_test_timed_out);
+        return Verdict::failed;
+    }
+    return Verdict::pending;
+}
+
+void Trial::give_up(Reason reason) {
+    reporter_.event("self_test_failed", reason);
+    auto pending = context_.storage.pending();
+    if (pending) {
+        pending->verdict = to_string(reason);
+        if (!context_.storage.set(*pending)) {
+            reporter_.storage_failed();
+        }
+    }
+    if (context_.ports.slots.mark_running_invalid() != PortResult::ok) {
+        // otadata knows no other app, as after a power cut on the very first boot. The bootloader undoes
+        // an app on its trial at the next boot anyway, and then takes any image that it finds.
+        reporter_.event("not_marked_invalid", reason);
+    }
+}
+
+}  // namespace ota
