@@ -83,14 +83,24 @@ private:
     mutable std::uint64_t now_ms_ = 0;
 };
 
+ota::UpdateConfig device_config() {
+    ota::UpdateConfig config;
+    config.product = "demo-sensor";
+    config.api_url = "https://api.example";
+    config.api_key = "key";
+    return config;
+}
+
 void download(std::string_view answers, const ota::ByteRange& range) {
     Server server(answers);
     Clock clock;
-    ota::HTTPDownloader downloader(server, clock, "https://api.example", "key");
+    const ota::UpdateConfig config = device_config();
+    ota::ApiClient api(server, clock, config);
+    ota::HTTPDownloader downloader(server, api);
     const ota::Sha256Digest sha256{};
     for (int attempt = 0; attempt < 3; ++attempt) {
-        Reason reason = downloader.open("demo-sensor", "1.4.0", sha256, range);
-        REQUIRE(downloader.retry_after_s() <= 86400);
+        Reason reason = downloader.open("1.4.0", sha256, range);
+        REQUIRE(api.retry_after_s() <= 86400);
         std::size_t total = 0;
         while (reason == Reason::none && !downloader.at_end()) {
             char buffer[64];
@@ -114,9 +124,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* input, std::size_t siz
 
     Server server(answers);
     Clock clock;
-    ota::HTTPDownloader downloader(server, clock, "https://api.example", "key");
+    const ota::UpdateConfig config = device_config();
+    ota::ApiClient api(server, clock, config);
     ota::HeapText body;
-    const Reason reason = downloader.check_in({}, "demo-sensor", "1.3.0+5", body);
+    const Reason reason = api.check_in("1.3.0+5", body);
     REQUIRE(body.size() <= ota::kMaxNotificationSize);
     REQUIRE(reason == Reason::none || !body);
     return 0;

@@ -176,16 +176,20 @@ TEST_F(HttpClientTest, KeptConnectionThatTheServerClosedIsMadeAnew) {
 }
 
 TEST_F(HttpClientTest, DownloaderGetsAnImageInPieces) {
-    HTTPDownloader downloader(*http, system_clock(), base.c_str(), "key");
+    UpdateConfig config;
+    config.product = "sensor";
+    config.api_url = base.c_str();
+    config.api_key = "key";
+    ApiClient api(*http, system_clock(), config);
+    HTTPDownloader downloader(*http, api);
     Sha256Digest sha256_of_image;
     ASSERT_TRUE(sha256(image.data(), image.size(), sha256_of_image));
     const auto size = static_cast<std::uint32_t>(image.size());
     std::vector<std::uint8_t> fetched;
     while (fetched.size() < image.size()) {
         const auto begin = static_cast<std::uint32_t>(fetched.size());
-        ASSERT_EQ(
-            downloader.open("sensor", "1.0.0", sha256_of_image, {begin, std::min(size, begin + 65536), size}),
-            Reason::none);
+        ASSERT_EQ(downloader.open("1.0.0", sha256_of_image, {begin, std::min(size, begin + 65536), size}),
+                  Reason::none);
         while (!downloader.at_end()) {
             std::array<std::uint8_t, 4096> buffer{};
             std::size_t received = 0;
@@ -195,11 +199,12 @@ TEST_F(HttpClientTest, DownloaderGetsAnImageInPieces) {
         }
     }
     EXPECT_EQ(fetched, image);
-    EXPECT_EQ(downloader.open("sensor", "1.0.0", sha256_of_image, {size, size + 1, size}),
+    EXPECT_EQ(downloader.open("1.0.0", sha256_of_image, {size, size + 1, size}),
               Reason::http_range_not_satisfiable);
     EXPECT_EQ(body_of("/connections"), "1");
-    HTTPDownloader stranger(*http, system_clock(), base.c_str(), "wrong");
-    EXPECT_EQ(stranger.open("sensor", "1.0.0", sha256_of_image, {0, 1, size}), Reason::http_forbidden);
+    config.api_key = "wrong";
+    HTTPDownloader stranger(*http, api);
+    EXPECT_EQ(stranger.open("1.0.0", sha256_of_image, {0, 1, size}), Reason::http_forbidden);
 }
 
 TEST(RangeResponse, IsTakenAtItsWord) {

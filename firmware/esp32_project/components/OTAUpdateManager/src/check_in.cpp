@@ -19,7 +19,7 @@ void CheckIn::begin() {
 void CheckIn::ask(std::uint64_t now, HeapText& body) {
     const UpdateConfig& config = context_.config;
     const std::uint32_t interval = config.check_in_interval_s * kSecond_ms;
-    const Reason reason = downloader_.check_in(config.mac, config.product, context_.running.version, body);
+    const Reason reason = api_.check_in(context_.running.version, body);
     if (reason == Reason::none) {
         failures_ = 0;
         // Ten per cent either way, so that a fleet that was switched on together drifts apart.
@@ -28,7 +28,7 @@ void CheckIn::ask(std::uint64_t now, HeapText& body) {
         return;
     }
     ++failures_;
-    const std::uint32_t retry_after = downloader_.retry_after_s() * kSecond_ms;
+    const std::uint32_t retry_after = api_.retry_after_s() * kSecond_ms;
     next_ms_ = now + std::max(std::min(context_.back_off.delay_ms(failures_), interval), retry_after);
     reporter_.event("check_in_failed", reason);
 }

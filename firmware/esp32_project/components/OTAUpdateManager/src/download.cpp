@@ -117,8 +117,7 @@ Reason Download::request_next_piece() {
     // To the next multiple of the chunk, so that after a cut in the middle the pieces, and with them
     // the confirmed offsets, fall back into step.
     const std::uint32_t end = std::min(release.size, (begin / config.chunk_size + 1) * config.chunk_size);
-    const Reason reason =
-        downloader_.open(config.product, release.version, release.sha256, {begin, end, release.size});
+    const Reason reason = downloader_.open(release.version, release.sha256, {begin, end, release.size});
     state_->request_open = reason == Reason::none;
     return reason;
 }
@@ -322,7 +321,7 @@ Download::Result Download::fail_try(Reason reason) {
         }
     }
     reporter_.send_progress(UpdateStatus::downloading, percent, reason);
-    return {Result::Next::retry, reason, std::max(delay, downloader_.retry_after_s() * kSecond_ms)};
+    return {Result::Next::retry, reason, std::max(delay, api_.retry_after_s() * kSecond_ms)};
 }
 
 /// The server cannot go on where the download stands. What is in the slot is given up: the next try

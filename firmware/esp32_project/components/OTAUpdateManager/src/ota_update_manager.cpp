@@ -25,12 +25,12 @@ OTAUpdateManager::OTAUpdateManager(const UpdateConfig& config, const UpdatePorts
                {},     {}},
       reporter_(context_),
       verifier_(config.trusted_keys),
-      downloader_(ports.http, ports.clock, config.api_url, config.api_key),
+      api_(ports.http, ports.clock, config),
       trial_(context_, reporter_),
       refusals_(context_, reporter_),
       intake_(context_, reporter_, refusals_, verifier_),
-      download_(context_, reporter_, verifier_, downloader_),
-      check_in_(context_, reporter_, downloader_) {}
+      download_(context_, reporter_, verifier_, api_),
+      check_in_(context_, reporter_, api_) {}
 
 void OTAUpdateManager::start() {
     reporter_.load_report();

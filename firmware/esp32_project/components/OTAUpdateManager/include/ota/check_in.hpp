@@ -2,8 +2,8 @@
 
 #include <cstdint>
 
+#include "ota/api_client.hpp"
 #include "ota/heap_text.hpp"
-#include "ota/http_downloader.hpp"
 #include "ota/status_reporter.hpp"
 #include "ota/update_context.hpp"
 
@@ -13,8 +13,8 @@ namespace ota {
 /// then about every hour, and later after failures.
 class CheckIn {
 public:
-    CheckIn(UpdateContext& context, StatusReporter& reporter, HTTPDownloader& downloader)
-        : context_(context), reporter_(reporter), downloader_(downloader) {}
+    CheckIn(UpdateContext& context, StatusReporter& reporter, ApiClient& api)
+        : context_(context), reporter_(reporter), api_(api) {}
 
     /// Plans the first one after a boot.
     void begin();
@@ -32,7 +32,7 @@ public:
 private:
     UpdateContext& context_;
     StatusReporter& reporter_;
-    HTTPDownloader& downloader_;
+    ApiClient& api_;
     std::uint64_t next_ms_ = 0;
     std::uint32_t failures_ = 0;
 };

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 
+#include "ota/api_client.hpp"
 #include "ota/http_downloader.hpp"
 #include "ota/port/flash_slots.hpp"
 #include "ota/signature_verifier.hpp"
@@ -51,9 +52,12 @@ public:
         std::uint32_t delay_ms = 0;
     };
 
-    Download(UpdateContext& context, StatusReporter& reporter, SignatureVerifier& verifier,
-             HTTPDownloader& downloader)
-        : context_(context), reporter_(reporter), verifier_(verifier), downloader_(downloader) {}
+    Download(UpdateContext& context, StatusReporter& reporter, SignatureVerifier& verifier, ApiClient& api)
+        : context_(context),
+          reporter_(reporter),
+          verifier_(verifier),
+          api_(api),
+          downloader_(context.ports.http, api) {}
 
     /// Does the next piece of work for the release under way: at most one buffer, one request or one
     /// signature.
@@ -101,7 +105,8 @@ private:
     UpdateContext& context_;
     StatusReporter& reporter_;
     SignatureVerifier& verifier_;
-    HTTPDownloader& downloader_;
+    ApiClient& api_;
+    HTTPDownloader downloader_;
     std::optional<DownloadState> state_;
     bool activated_ = false;
 };

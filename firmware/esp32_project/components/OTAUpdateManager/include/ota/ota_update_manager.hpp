@@ -3,9 +3,9 @@
 #include <cstdint>
 #include <string>
 
+#include "ota/api_client.hpp"
 #include "ota/check_in.hpp"
 #include "ota/download.hpp"
-#include "ota/http_downloader.hpp"
 #include "ota/notification_intake.hpp"
 #include "ota/reason.hpp"
 #include "ota/refusal_ledger.hpp"
@@ -65,7 +65,7 @@ private:
     UpdateContext context_;
     StatusReporter reporter_;
     SignatureVerifier verifier_;
-    HTTPDownloader downloader_;
+    ApiClient api_;
     Trial trial_;
     RefusalLedger refusals_;
     NotificationIntake intake_;
