@@ -317,7 +317,7 @@ int main(int argc, char** argv) {
     for (const std::string& path : options.trusted_keys) {
         keys.push_back(read_file("--trusted-key", path));
         ota::Sha256Digest id;
-        if (!ota::key_id(keys.back().c_str(), id)) {
+        if (ota::key_id(keys.back().c_str(), id) != ota::Reason::none) {
             fail("--trusted-key: \"" + path + "\" is no PEM public key (-----BEGIN PUBLIC KEY-----)");
         }
     }

@@ -52,7 +52,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* input, std::size_t siz
     REQUIRE(!notification.cohort ||
             (notification.cohort->percent >= 0 && notification.cohort->percent <= 100));
     if (notification.cohort) {
-        (void)ota::in_cohort(*notification.cohort, {});
+        (void)ota::check_cohort(*notification.cohort, {});
     }
     if (!notification.has_envelope) {
         REQUIRE(notification.withdrawn);

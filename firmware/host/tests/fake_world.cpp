@@ -76,6 +76,7 @@ MqttMessage* FakeMqtt::waiting() {
         const auto [topic, payload] = inbox.front();
         inbox.pop_front();
         place_.emplace().topic = topic;
+        place_->size = payload.size();
         if (payload.size() <= kMaxNotificationSize && place_->payload.allocate(payload.size())) {
             std::copy(payload.begin(), payload.end(), place_->payload.data());
         }

@@ -38,7 +38,7 @@ SigningKey::SigningKey(unsigned bits) {
     check(mbedtls_pk_write_pubkey_pem(&key_, pem.data(), pem.size()), "mbedtls_pk_write_pubkey_pem");
     public_pem_ = reinterpret_cast<const char*>(pem.data());
     Sha256Digest id;
-    if (!ota::key_id(public_pem_.c_str(), id)) {
+    if (ota::key_id(public_pem_.c_str(), id) != ota::Reason::none) {
         throw std::runtime_error("key_id failed");
     }
     key_id_ = hex_encode(id.data(), id.size());

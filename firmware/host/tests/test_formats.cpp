@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cctype>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <string>
@@ -205,7 +207,7 @@ TEST(Cohort, AgreesWithTheSharedVectors) {
             }
         }
         cohort.salt = salt;
-        EXPECT_EQ(in_cohort(cohort, mac), expected)
+        EXPECT_EQ(check_cohort(cohort, mac), expected ? Reason::none : Reason::not_in_cohort)
             << salt << " " << format_mac(mac) << " " << cohort.percent;
     }
     EXPECT_TRUE(json.finish());
@@ -330,6 +332,56 @@ TEST(JsonWriter, EscapesWhatJsonForbids) {
     JsonWriter json;
     json.member("a", "x\"\\\n\x01").member("b", -5).null_member("c");
     EXPECT_EQ(json.finish(), R"({"a":"x\"\\\u000a\u0001","b":-5,"c":null})");
+}
+
+/// The first way to allocate in a line of code that firmware/README.md, "Out of memory", does not allow.
+std::string forbidden_allocation(std::string_view code) {
+    for (const std::string_view header : {"<deque>", "<functional>", "<list>", "<map>", "<set>", "<sstream>",
+                                          "<unordered_map>", "<unordered_set>", "<vector>"}) {
+        if (code.substr(0, 8) == "#include" && code.find(header) != std::string_view::npos) {
+            return std::string(header);
+        }
+    }
+    const auto is_part_of_name = [](char c) {
+        return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_' || c == '<';
+    };
+    for (const std::string_view word :
+         {"new", "make_unique", "make_shared", "malloc", "calloc", "realloc", "strdup"}) {
+        for (std::size_t at = code.find(word); at != std::string_view::npos; at = code.find(word, at + 1)) {
+            const std::string_view after = code.substr(at + word.size());
+            const bool is_word = (at == 0 || !is_part_of_name(code[at - 1])) &&
+                                 (after.empty() || after.front() == '<' || !is_part_of_name(after.front()));
+            if (is_word && (word != "new" || after.substr(0, 15) != " (std::nothrow)")) {
+                return std::string(word);
+            }
+        }
+    }
+    return {};
+}
+
+TEST(Allocation, PortableCodeAllocatesInTheAllowedWaysOnly) {
+    EXPECT_EQ(forbidden_allocation("hash = std::make_unique<Sha256>();"), "make_unique");
+    EXPECT_EQ(forbidden_allocation("#include <vector>"), "<vector>");
+    EXPECT_EQ(forbidden_allocation("buffer.reset(new (std::nothrow) char[4]); storage.set(new char);"),
+              "new");
+    EXPECT_EQ(forbidden_allocation("buffer.reset(new (std::nothrow) char[4]); store(new_one);"), "");
+    const std::filesystem::path components = std::string(OTA_FIRMWARE) + "/esp32_project/components";
+    int sources = 0;
+    for (const char* folder : {"Common/include", "Common/src", "OTAUpdateManager"}) {
+        for (const auto& entry : std::filesystem::recursive_directory_iterator(components / folder)) {
+            const std::string name = entry.path().filename();
+            const bool is_source = entry.path().extension() == ".cpp" || entry.path().extension() == ".hpp";
+            if (!is_source || name == "heap_text.hpp") {
+                continue;
+            }
+            ++sources;
+            std::ifstream file(entry.path());
+            for (std::string line; std::getline(file, line);) {
+                EXPECT_EQ(forbidden_allocation(line.substr(0, line.find("//"))), "") << name << ": " << line;
+            }
+        }
+    }
+    EXPECT_GT(sources, 40);
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
-// How much heap an update takes, TLS and sockets left out, and what happens when there is none. Counted in
-// what malloc hands out, mbedTLS's RSA and SHA-256 included, on a machine whose pointers are twice as wide
-// as the chip's.
+// How much heap an update takes, TLS and sockets left out, and that it keeps the rules for when there is none
+// (firmware/README.md, "Out of memory"). Counted in what malloc hands out, mbedTLS's RSA and SHA-256
+// included, on a machine whose pointers are twice as wide as the chip's.
 
 #include <gtest/gtest.h>
 #include <malloc.h>
@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cstddef>
+#include <new>
+#include <set>
 
 #include "fake_world.hpp"
 #include "proof.hpp"
@@ -27,9 +29,25 @@ std::atomic<std::int64_t> g_peak{0};
 /// Blocks of this size are refused, so many times.
 std::atomic<std::size_t> g_refused_size{0};
 std::atomic<int> g_refusals{0};
-/// Blocks that calloc was asked for while it was counted, by mbedTLS. The one with this number is refused.
-std::atomic<std::int64_t> g_callocs{0};
-std::atomic<std::int64_t> g_refused_calloc{-1};
+/// Blocks that were asked for while it was counted, and the number of the one that is refused.
+struct Requests {
+    std::atomic<std::int64_t> count{0};
+    std::atomic<std::int64_t> refused{-1};
+    std::atomic<std::size_t> largest{0};
+
+    /// Counts one. @return whether it is granted.
+    bool ask(std::size_t size) {
+        if (!g_counting) {
+            return true;
+        }
+        largest = std::max(largest.load(), size);
+        return count++ != refused;
+    }
+};
+/// Where a refusal is an answer: malloc, calloc, realloc and new (std::nothrow), by us and by mbedTLS.
+Requests g_refusable;
+/// Where it is an exception here, and the end of the program on a chip: new.
+Requests g_throwing;
 
 void count(std::int64_t change) {
     if (!g_counting) {
@@ -56,14 +74,11 @@ extern "C" void* malloc(std::size_t size) {
         --g_refusals;
         return nullptr;
     }
-    return counted(__libc_malloc(size));
+    return g_refusable.ask(size) ? counted(__libc_malloc(size)) : nullptr;
 }
 
 extern "C" void* calloc(std::size_t count, std::size_t size) {
-    if (g_counting && g_callocs++ == g_refused_calloc) {
-        return nullptr;
-    }
-    return counted(__libc_calloc(count, size));
+    return g_refusable.ask(count * size) ? counted(__libc_calloc(count, size)) : nullptr;
 }
 
 extern "C" void free(void* block) {
@@ -74,12 +89,52 @@ extern "C" void free(void* block) {
 }
 
 extern "C" void* realloc(void* block, std::size_t size) {
+    if (!g_refusable.ask(size)) {
+        return nullptr;
+    }
     const auto before = block == nullptr ? 0 : static_cast<std::int64_t>(malloc_usable_size(block));
     void* const moved = __libc_realloc(block, size);
     if (moved != nullptr) {
         count(static_cast<std::int64_t>(malloc_usable_size(moved)) - before);
     }
     return moved;
+}
+
+// Those of the C++ library call each other, so that a refusal could not be told from an exception.
+void* operator new(std::size_t size) {
+    void* const block = g_throwing.ask(size) ? counted(__libc_malloc(size)) : nullptr;
+    if (block == nullptr) {
+        throw std::bad_alloc();
+    }
+    return block;
+}
+
+void* operator new[](std::size_t size) {
+    return operator new(size);
+}
+
+void* operator new(std::size_t size, const std::nothrow_t& /*tag*/) noexcept {
+    return std::malloc(size);
+}
+
+void* operator new[](std::size_t size, const std::nothrow_t& /*tag*/) noexcept {
+    return std::malloc(size);
+}
+
+void operator delete(void* block) noexcept {
+    std::free(block);
+}
+
+void operator delete[](void* block) noexcept {
+    std::free(block);
+}
+
+void operator delete(void* block, std::size_t /*size*/) noexcept {
+    std::free(block);
+}
+
+void operator delete[](void* block, std::size_t /*size*/) noexcept {
+    std::free(block);
 }
 
 namespace ota::test {
@@ -121,6 +176,29 @@ private:
     KeyValueStore& store_;
 };
 
+class LeanSlots final : public FlashSlots {
+public:
+    explicit LeanSlots(FlashSlots& slots) : slots_(slots) {}
+    [[nodiscard]] int running_slot() const override { return slots_.running_slot(); }
+    [[nodiscard]] int update_slot() const override { return slots_.update_slot(); }
+    [[nodiscard]] SlotState state(int slot) const override { return slots_.state(slot); }
+    [[nodiscard]] std::size_t update_slot_size() const override { return slots_.update_slot_size(); }
+    PortResult read(int slot, std::size_t offset, void* buffer, std::size_t size) const override {
+        return slots_.read(slot, offset, buffer, size);
+    }
+    PortResult begin(std::size_t offset) override { return slots_.begin(offset); }
+    PortResult write(const void* data, std::size_t size) override { return slots_.write(data, size); }
+    PortResult activate() override {
+        const NotCounted pause;  // The bootloader's SHA-256.
+        return slots_.activate();
+    }
+    PortResult mark_running_valid() override { return slots_.mark_running_valid(); }
+    PortResult mark_running_invalid() override { return slots_.mark_running_invalid(); }
+
+private:
+    FlashSlots& slots_;
+};
+
 class LeanMqtt final : public MqttClient {
 public:
     explicit LeanMqtt(FakeMqtt& mqtt) : mqtt_(mqtt) {}
@@ -148,8 +226,10 @@ public:
         if (!place_ && !claimed_ && !mqtt_.inbox.empty()) {
             place_.emplace().topic = mqtt_.inbox.front().first;
             const std::string& payload = mqtt_.inbox.front().second;
-            ASSERT_TRUE(place_->payload.allocate(payload.size()));
-            std::copy(payload.begin(), payload.end(), place_->payload.data());
+            place_->size = payload.size();
+            if (place_->payload.allocate(payload.size())) {
+                std::copy(payload.begin(), payload.end(), place_->payload.data());
+            }
             const NotCounted pause;
             mqtt_.inbox.pop_front();
         }
@@ -193,6 +273,7 @@ public:
     void on_event(const UpdateEvent& event) override {
         const NotCounted pause;
         names.emplace_back(event.name);
+        reasons.insert(event.reason);
     }
     void on_status(const StatusMessage& /*status*/) override {}
     [[nodiscard]] bool saw(const std::string& name) const {
@@ -200,6 +281,7 @@ public:
     }
 
     std::vector<std::string> names;
+    std::set<Reason> reasons;
 };
 
 /// The largest notification that there can be, with all its surplus in what is not signed.
@@ -355,42 +437,125 @@ TEST(OutOfMemory, CheckInIsRepeatedWhenThereIsMemoryAgain) {
     }));
 }
 
-TEST(OutOfMemory, AnyOneBlockThatMbedTlsLacksDelaysTheUpdateAtMost) {
+TEST(OutOfMemory, VerifierAsksForNothingThatItCannotDoWithout) {
     const Release release = World::release();
-    const std::string notification = release.notification();
-    const auto update = [&](std::int64_t refused) {
+    std::string text = release.notification();
+    Notification notification;
+    ASSERT_EQ(parse_notification(text.data(), text.size(), notification), Reason::none);
+    Sha256Digest digest;
+    ASSERT_EQ(decode_envelope(notification.envelope, digest), Reason::none);
+    Manifest manifest;
+    const char* const keys[] = {second_trusted_key().public_pem().c_str(),
+                                trusted_key().public_pem().c_str()};
+    SignatureVerifier verifier({keys, std::size(keys)});
+
+    g_throwing.count = 0;
+    g_counting = true;
+    const Reason envelope = verifier.verify_envelope(notification.envelope, digest);
+    verifier.begin_image();
+    verifier.update_image(release.image.data(), release.image.size());
+    g_counting = false;
+    ASSERT_EQ(parse_manifest(notification.envelope.payload, {}, manifest), Reason::none);
+    g_counting = true;
+    const Reason image = verifier.finish_image(manifest.image_sha256, manifest.image_signature.data,
+                                               manifest.image_signature.size);
+    g_counting = false;
+    EXPECT_EQ(envelope, Reason::none);
+    EXPECT_EQ(image, Reason::none);
+    EXPECT_EQ(g_throwing.count, 0);
+}
+
+/// Lets one block of an update be refused. The release comes by check-in, and most of its image is
+/// in the slot from before a restart, so that all that a device does in an update is done.
+class Refusal {
+public:
+    Refusal() {
+        release.signer = &second_trusted_key();  // The first key that is tried is not the one.
+        release.more_notification = R"(,"cohort":{"percent":100,"salt":"salt"})";
+        notification = release.notification();
+    }
+
+    /// @return blocks that were asked for.
+    std::int64_t update(Requests& requests, std::int64_t refused) {
         World world;
         world.serve(release);
-        world.server.check_in_body = notification;
         EXPECT_TRUE(world.boot());
-        LeanStore store(*world.store);
-        LeanMqtt mqtt(world.mqtt);
-        LeanServer server(world.server, mqtt);
-        Quiet observer;
-        OTAUpdateManager manager(
-            world.config,
-            UpdatePorts{*world.slots, store, server, mqtt, world.clock, world.random, world.reboot},
-            observer);
-        g_callocs = 0;
-        g_refused_calloc = refused;
-        g_counting = true;
-        manager.start();
-        while (world.clock.now_ms < 48ULL * 3600 * 1000 && !observer.saw("activated")) {
-            mqtt.wait(manager.step());
+        world.notify(notification);
+        EXPECT_TRUE(world.run([&] { return world.server.image_bytes_sent > release.image.size() / 4 * 3; }));
+        EXPECT_TRUE(world.boot());
+        world.server.check_in_body = notification;
+        requests.count = 0;
+        requests.largest = 0;
+        requests.refused = refused;
+        bool restarted = false;
+        {
+            LeanSlots slots(*world.slots);
+            LeanStore store(*world.store);
+            LeanMqtt mqtt(world.mqtt);
+            LeanServer server(world.server, mqtt);
+            Quiet observer;
+            OTAUpdateManager manager(
+                world.config,
+                UpdatePorts{slots, store, server, mqtt, world.clock, world.random, world.reboot}, observer);
+            try {
+                g_counting = true;
+                manager.start();
+                while (world.clock.now_ms < 48ULL * 3600 * 1000 && !observer.saw("activated")) {
+                    mqtt.wait(manager.step());
+                }
+            } catch (const std::bad_alloc&) {
+                restarted = true;
+            }
+            g_counting = false;
+            reasons.insert(observer.reasons.begin(), observer.reasons.end());
+            EXPECT_TRUE(restarted || observer.saw("activated")) << "block " << refused;
         }
-        g_counting = false;
-        g_refused_calloc = -1;
-        EXPECT_TRUE(observer.saw("activated")) << "block " << refused;
-        return g_callocs.load();
-    };
-    const std::int64_t blocks = update(-1);
-    ASSERT_GT(blocks, 10);
-    for (std::int64_t block = 0; block < blocks; ++block) {
-        update(block);
+        requests.refused = -1;
+        restarts += restarted ? 1 : 0;
+        EXPECT_TRUE(world.boot());
+        EXPECT_TRUE(world.run_to_report("installed")) << "block " << refused << world.recorder.names();
+        reasons.insert(reasons_seen().begin(), reasons_seen().end());
+        return requests.count;
     }
-    std::printf("[ SWEEP    ] blocks of mbedTLS refused, one by one: %lld\n", static_cast<long long>(blocks));
-    report_proof("cuts", "blocks of memory that mbedTLS asks for in an update, refused one by one",
+
+    Release release = World::release();
+    std::string notification;
+    std::set<Reason> reasons;
+    std::int64_t restarts = 0;
+};
+
+TEST(OutOfMemory, AnyOneBlockThatIsRefusedDelaysTheUpdateAtMost) {
+    reasons_seen().clear();
+    Refusal refusal;
+    const std::int64_t blocks = refusal.update(g_refusable, -1);
+    ASSERT_GT(blocks, 50);
+    EXPECT_EQ(refusal.reasons, std::set<Reason>{Reason::none});
+    for (std::int64_t block = 0; block < blocks; ++block) {
+        refusal.update(g_refusable, block);
+    }
+    EXPECT_EQ(refusal.restarts, 0);
+    // Not taken for a bad key, signature or image, nor for another part of the fleet.
+    const std::set<Reason> expected{Reason::none, Reason::out_of_memory};
+    EXPECT_EQ(refusal.reasons, expected);
+    std::printf("[ SWEEP    ] blocks of memory refused, one by one: %lld\n", static_cast<long long>(blocks));
+    report_proof("cuts", "blocks of memory that an update asks for, refused one by one",
                  static_cast<std::uint64_t>(blocks));
+}
+
+TEST(OutOfMemory, TextWithoutMemoryIsARestartThatTheUpdateSurvives) {
+    reasons_seen().clear();
+    Refusal refusal;
+    const std::int64_t texts = refusal.update(g_throwing, -1);
+    ASSERT_GT(texts, 20);
+    EXPECT_LE(g_throwing.largest, HttpResponseHead::kMaxLocationLength + 1) << "more than a short text";
+    for (std::int64_t text = 0; text < texts; ++text) {
+        refusal.update(g_throwing, text);
+    }
+    EXPECT_EQ(refusal.restarts, texts);
+    EXPECT_EQ(refusal.reasons, std::set<Reason>{Reason::none});
+    std::printf("[ SWEEP    ] texts without memory, one by one: %lld\n", static_cast<long long>(texts));
+    report_proof("cuts", "restarts for want of memory for a text, at each text of an update",
+                 static_cast<std::uint64_t>(texts));
 }
 
 }  // namespace

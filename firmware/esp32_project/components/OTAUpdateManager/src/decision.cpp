@@ -25,14 +25,14 @@ bool version_is_newer(const Manifest& manifest, const Notification& notification
 
 }  // namespace
 
-bool in_cohort(const Cohort& cohort, const MacAddress& mac) {
+Reason check_cohort(const Cohort& cohort, const MacAddress& mac) {
     const std::string text = format_mac(mac);
     Sha256 hash;
     Sha256Digest digest;
     hash.update(cohort.salt.data(), cohort.salt.size());
     hash.update(text.data(), text.size());
     if (!hash.finish(digest)) {
-        return false;
+        return Reason::out_of_memory;
     }
     std::uint32_t fraction = 0;
     for (int i = 0; i < 4; ++i) {
@@ -40,7 +40,8 @@ bool in_cohort(const Cohort& cohort, const MacAddress& mac) {
     }
     constexpr double kTwoTo32 = 4294967296.0;
     // Both sides are exact in a double, so that the pipeline decides alike at every boundary.
-    return static_cast<double>(fraction) * 100.0 < cohort.percent * kTwoTo32;
+    const bool inside = static_cast<double>(fraction) * 100.0 < cohort.percent * kTwoTo32;
+    return inside ? Reason::none : Reason::not_in_cohort;
 }
 
 Reason compare_with_manifest(Notification& notification, const Manifest& manifest) {
@@ -57,7 +58,7 @@ Reason compare_with_manifest(Notification& notification, const Manifest& manifes
 
 bool is_addressed_to(const Manifest& manifest, const Notification& notification, const DeviceFacts& device) {
     return manifest.product == device.product && manifest.target != TargetMatch::unlisted &&
-           (!notification.cohort || in_cohort(*notification.cohort, device.mac));
+           (!notification.cohort || check_cohort(*notification.cohort, device.mac) == Reason::none);
 }
 
 Reason decide(const Manifest& manifest, const Notification& notification, NotificationSource source,
@@ -83,8 +84,10 @@ Reason decide(const Manifest& manifest, const Notification& notification, Notifi
     if (manifest.target == TargetMatch::elsewhere && source == NotificationSource::fleet_topic) {
         return Reason::targets_not_verifiable;
     }
-    if (notification.cohort && !in_cohort(*notification.cohort, device.mac)) {
-        return Reason::not_in_cohort;
+    if (notification.cohort) {
+        if (const Reason reason = check_cohort(*notification.cohort, device.mac); reason != Reason::none) {
+            return reason;
+        }
     }
     if (manifest.image_size > device.slot_size) {
         return Reason::image_too_large;

@@ -66,7 +66,9 @@ Reason Download::begin() {
         return Reason::out_of_memory;
     }
     verifier_.begin_image();
-    resume_from_flash();
+    if (const Reason reason = resume_from_flash(); reason != Reason::none) {
+        return reason;
+    }
     if (state.written == 0 && !context_.storage.set(DownloadProgress{release.sha256, 0})) {
         // What the slot holds of another image must be forgotten before it is overwritten.
         return Reason::storage_error;
@@ -84,23 +86,25 @@ Reason Download::begin() {
 /// Takes up what a download of the same image left in the slot before a restart: its bytes go through
 /// the hash again, so that what is signed at the end is what is in flash. What cannot be read, or does
 /// not look like the start of an image any more, is fetched again.
-void Download::resume_from_flash() {
+/// @return none or out_of_memory.
+Reason Download::resume_from_flash() {
     const AcceptedRelease& release = *context_.release;
     const FlashSlots& slots = context_.ports.slots;
     DownloadState& state = *state_;
     const auto progress = context_.storage.progress();
     if (!progress || progress->image_sha256 != release.sha256 || progress->offset > release.size ||
         (progress->offset % kFlashSectorSize != 0 && progress->offset != release.size)) {
-        return;
+        return Reason::none;
     }
     std::uint32_t offset = 0;
     while (offset < progress->offset) {
         const std::size_t size = std::min<std::size_t>(kBufferSize, progress->offset - offset);
         const bool readable =
             slots.read(slots.update_slot(), offset, state.buffer.get(), size) == PortResult::ok;
-        if (!readable || (offset == 0 && check_head(state.buffer.get(), size) != Reason::none)) {
+        const Reason head = readable && offset == 0 ? check_head(state.buffer.get(), size) : Reason::none;
+        if (!readable || head != Reason::none) {
             verifier_.begin_image();
-            return;
+            return head == Reason::out_of_memory ? head : Reason::none;
         }
         verifier_.update_image(state.buffer.get(), size);
         offset += static_cast<std::uint32_t>(size);
@@ -108,6 +112,7 @@ void Download::resume_from_flash() {
     state.written = offset;
     state.confirmed = offset;
     state.confirmed_before_try = offset;
+    return Reason::none;
 }
 
 Reason Download::request_next_piece() {

@@ -1,5 +1,8 @@
 #include "ota/notification_intake.hpp"
 
+#include <algorithm>
+#include <utility>
+
 #include "ota/envelope.hpp"
 
 namespace ota {
@@ -21,8 +24,9 @@ NotificationIntake::Outcome NotificationIntake::take(MqttMessage& message) {
     if (!source) {
         return Outcome::nothing;
     }
-    if (!message.payload || message.payload.size() > kMaxNotificationSize) {
-        reporter_.event("refused", Reason::notification_too_large);
+    if (message.size > kMaxNotificationSize || !message.payload) {
+        reporter_.event("refused", message.size > kMaxNotificationSize ? Reason::notification_too_large
+                                                                       : Reason::out_of_memory);
         return Outcome::nothing;
     }
     return take(message.payload, *source);
@@ -91,6 +95,10 @@ NotificationIntake::Outcome NotificationIntake::judge(const Notification& notifi
     if (reason == Reason::none && context_.storage.failures_of(manifest.sequence).attempts >= kMaxAttempts) {
         reason = Reason::failed_before;
     }
+    HeapText signature;
+    if (reason == Reason::none && !signature.allocate(manifest.image_signature.size)) {
+        reason = Reason::out_of_memory;
+    }
     if (reason != Reason::none) {
         context_.observer.on_event({"refused", notification.release_id, notification.version, reason});
         if (is_addressed_to(manifest, notification, device)) {
@@ -106,12 +114,14 @@ NotificationIntake::Outcome NotificationIntake::judge(const Notification& notifi
         !context_.storage.forget_link_failures(release->sequence)) {
         reporter_.storage_failed();
     }
-    accept(notification, manifest);
+    accept(notification, manifest, std::move(signature));
     return Outcome::accepted;
 }
 
-void NotificationIntake::accept(const Notification& notification, const Manifest& manifest) {
-    const auto* const signature = reinterpret_cast<const std::uint8_t*>(manifest.image_signature.data);
+/// @param signature with room for the image's.
+void NotificationIntake::accept(const Notification& notification, const Manifest& manifest,
+                                HeapText signature) {
+    std::copy_n(manifest.image_signature.data, signature.size(), signature.data());
     AcceptedRelease& release = context_.release.emplace();
     release.id = notification.release_id;
     release.version = notification.version;
@@ -122,7 +132,7 @@ void NotificationIntake::accept(const Notification& notification, const Manifest
     release.expires = manifest.expires;
     release.size = manifest.image_size;
     release.sha256 = manifest.image_sha256;
-    release.signature.assign(signature, signature + manifest.image_signature.size);
+    release.signature = std::move(signature);
 }
 
 DeviceFacts NotificationIntake::facts() const {

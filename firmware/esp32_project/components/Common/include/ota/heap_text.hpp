@@ -8,6 +8,9 @@ namespace ota {
 
 /// A text on the heap that can give back its end: with 16 KiB of a notification in memory there is no
 /// room to copy what is still needed of it elsewhere.
+///
+/// Together with `new (std::nothrow)` the only way to allocate more than a short text while the device
+/// runs: see "Out of memory" in firmware/README.md.
 class HeapText {
 public:
     /// Takes room for `size` bytes, in place of what there was. @return false when there is none.

@@ -214,6 +214,7 @@ private:
         }
         assembling_ = true;
         arriving_.topic.assign(event.topic, static_cast<std::size_t>(event.topic_len));
+        arriving_.size = total;
         if (total <= max_payload_ && !arriving_.payload.allocate(total)) {
             ESP_LOGW(kTag, "No memory for a message of %u bytes", static_cast<unsigned>(total));
         }

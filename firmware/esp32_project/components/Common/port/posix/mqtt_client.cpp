@@ -235,9 +235,9 @@ private:
         }
         MqttMessage& message = mailbox_.emplace();
         message.topic = received.topic;
-        const auto size = static_cast<std::size_t>(received.payloadlen);
-        if (size <= config_.max_payload && message.payload.allocate(size)) {
-            std::copy_n(static_cast<const char*>(received.payload), size, message.payload.data());
+        message.size = static_cast<std::size_t>(received.payloadlen);
+        if (message.size <= config_.max_payload && message.payload.allocate(message.size)) {
+            std::copy_n(static_cast<const char*>(received.payload), message.size, message.payload.data());
         }
         changed_.notify_all();
     }

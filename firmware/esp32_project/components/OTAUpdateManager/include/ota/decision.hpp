@@ -29,10 +29,11 @@ struct DeviceFacts {
     std::optional<std::int64_t> unix_time;
 };
 
-/// Whether the device is in the cohort: the first 4 bytes of SHA-256(salt ‖ MAC), big-endian, as a
+/// Checks that the device is in the cohort: the first 4 bytes of SHA-256(salt ‖ MAC), big-endian, as a
 /// fraction of 2^32, lie below `percent` / 100. The MAC is its text `AA:BB:CC:DD:EE:FF`.
 /// The pipeline computes the same; tests/vectors/cohort.json holds both to it.
-bool in_cohort(const Cohort& cohort, const MacAddress& mac);
+/// @return none, not_in_cohort or out_of_memory.
+Reason check_cohort(const Cohort& cohort, const MacAddress& mac);
 
 /// Whether the unsigned fields of the notification say what the manifest signs. Decodes the
 /// notification's signature in place.
@@ -41,7 +42,7 @@ Reason compare_with_manifest(Notification& notification, const Manifest& manifes
 
 /// Decides over a release whose envelope was verified, before a byte of the image is fetched. In
 /// this order: expiry (when the clock is set), sequence, product, chip, version, targets, cohort,
-/// size. @return none, or the first reason against it.
+/// size. @return none, or the first reason against it, or out_of_memory.
 Reason decide(const Manifest& manifest, const Notification& notification, NotificationSource source,
               const DeviceFacts& device);
 

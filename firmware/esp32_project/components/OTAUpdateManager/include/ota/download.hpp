@@ -84,7 +84,7 @@ public:
 private:
     Reason work(std::uint64_t now);
     Reason begin();
-    void resume_from_flash();
+    Reason resume_from_flash();
     Reason request_next_piece();
     Reason read_piece(std::uint64_t now);
     Reason flush_buffer();

@@ -16,7 +16,7 @@ inline constexpr std::size_t kMaxNotificationSize = 16384;
 inline constexpr std::size_t kMaxReleaseIdLength = 128;
 inline constexpr std::int64_t kMaxDelayLimit_s = 86400;
 
-/// A part of the fleet (see in_cohort()).
+/// A part of the fleet (see check_cohort()).
 struct Cohort {
     double percent = 100.0;
     std::string_view salt;

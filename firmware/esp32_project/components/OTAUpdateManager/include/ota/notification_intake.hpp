@@ -41,7 +41,7 @@ private:
     Outcome take(HeapText& text, NotificationSource source);
     Reason verify(HeapText& text, Notification& notification, Manifest& manifest) const;
     Outcome judge(const Notification& notification, const Manifest& manifest, NotificationSource source);
-    void accept(const Notification& notification, const Manifest& manifest);
+    void accept(const Notification& notification, const Manifest& manifest, HeapText signature);
     [[nodiscard]] DeviceFacts facts() const;
 
     UpdateContext& context_;

@@ -2,7 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
+#include <optional>
 #include <string_view>
 
 #include "ota/envelope.hpp"
@@ -29,8 +29,8 @@ public:
 
     /// Checks that one of the signatures is by the trusted key that its `keyid` names, over the digest
     /// that decode_envelope() gave.
-    /// @return none, envelope_untrusted_key (no signature names a trusted key) or
-    ///         envelope_bad_signature.
+    /// @return none, envelope_untrusted_key (no signature names a trusted key), envelope_bad_signature,
+    ///         or out_of_memory when that is why no key could confirm one.
     [[nodiscard]] Reason verify_envelope(const Envelope& envelope, const Sha256Digest& digest) const;
 
     /// Starts over with a new image.
@@ -41,16 +41,17 @@ public:
 
     /// Ends the image.
     /// @return none; image_sha256_mismatch; image_bad_signature when no trusted key made `signature`
-    ///         over the image's bytes; out_of_memory when the hash could not be computed.
-    Reason finish_image(const Sha256Digest& expected, const std::uint8_t* signature,
-                        std::size_t signature_size);
+    ///         over the image's bytes; out_of_memory when the hash could not be computed, or no key confirm
+    ///         it.
+    Reason finish_image(const Sha256Digest& expected, const void* signature, std::size_t signature_size);
 
 private:
     TrustedKeys keys_;
-    std::unique_ptr<Sha256> image_hash_;
+    std::optional<Sha256> image_hash_;
 };
 
-/// SHA-256 of the key's DER SubjectPublicKeyInfo: its keyid. @return false when `pem` is no public key.
-[[nodiscard]] bool key_id(const char* pem, Sha256Digest& id);
+/// SHA-256 of the key's DER SubjectPublicKeyInfo: its keyid.
+/// @return none; envelope_untrusted_key when `pem` is no public key; out_of_memory.
+[[nodiscard]] Reason key_id(const char* pem, Sha256Digest& id);
 
 }  // namespace ota

@@ -3,9 +3,9 @@
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <vector>
 
 #include "ota/back_off.hpp"
+#include "ota/heap_text.hpp"
 #include "ota/nvs_storage_handler.hpp"
 #include "ota/sha256.hpp"
 #include "ota/update_config.hpp"
@@ -34,7 +34,7 @@ struct AcceptedRelease {
     std::uint32_t size = 0;
     std::uint32_t furthest = 0;  ///< Most bytes of it that a download has confirmed.
     Sha256Digest sha256{};
-    std::vector<std::uint8_t> signature;
+    HeapText signature;  ///< Of the image.
 };
 
 /// What the parts of the update share. OTAUpdateManager owns it and outlives them all.

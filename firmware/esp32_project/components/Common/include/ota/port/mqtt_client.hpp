@@ -12,7 +12,9 @@ namespace ota {
 /// One message of a subscription.
 struct MqttMessage {
     std::string topic;
-    HeapText payload;  ///< None when it is larger than `max_payload`. The receiver may rewrite it.
+    std::size_t size = 0;  ///< Of the payload, as it was announced.
+    HeapText payload;      ///< The receiver may rewrite it. None when it is larger than `max_payload`, or
+                           ///< there is no memory for it.
 };
 
 /// All pointers stay valid as long as the client lives.
