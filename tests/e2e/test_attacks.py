@@ -502,7 +502,7 @@ def test_retained_forgery_reaches_newcomers_and_is_refused(world, unharmed):
 
 
 def test_reports_in_other_names_change_no_release(world, unharmed):
-    """Who may publish anything may report anything, and make nothing of it."""
+    """Anyone who may publish anything may report anything, and nothing comes of it."""
     for release_id in (world.installed.release_id, "0" * 32):
         for state in ("failed", "rolled_back", "installed"):
             report = {"release_id": release_id, "version": INSTALLED, "state": state, "progress": 100}

@@ -110,7 +110,7 @@ class Sweep:
 
         Args:
             cut: where a stage dies.
-            again: drop the same files again when the execution has broken; else its own retries mend it.
+            again: drop the same files again when the execution has broken; otherwise its own retries complete it.
         """
         product = self._new_product("cut")
         drop = make_drop(product=product, targets_file=json.dumps(MACS).encode(), rollout=ROLLOUT)
@@ -179,6 +179,6 @@ def test_release_survives_the_death_of_every_stage_at_every_call(pipeline, sweep
     wrongs = [sweep.wrongs(release) for release in released if release.has_died]
     # A rollout is looked at more or less often, so the last of its calls are not always made.
     assert len(wrongs) > 0.75 * len(released)
-    print(f"{len(wrongs)} deaths at {len(cuts)} of {len(every_cut)} cut points, mended by retries or by dropping again")  # noqa: T201
+    print(f"{len(wrongs)} deaths at {len(cuts)} of {len(every_cut)} cut points, fixed by retries or dropping again")  # noqa: T201
     proof("cuts", "deaths of the pipeline's stages", tried=len(wrongs), withstood=wrongs.count([]))
     assert [wrong for found in wrongs for wrong in found] == []

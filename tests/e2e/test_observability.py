@@ -73,7 +73,7 @@ def rejected(pipeline, log, new_product):
 
 @pytest.fixture(scope="module")
 def reported(cloud, released, log):
-    """A device that failed for a reason of its own invention, and then said what is no status."""
+    """A device that failed for a reason of its own invention, and then sent something that is not a status."""
     _, drop = released
     cloud.device(MAC)
     with cloud.subscriber(MAC) as device:

@@ -353,7 +353,7 @@ def test_names_that_shells_and_urls_make_trouble_with_work(pipeline, product, na
     assert pipeline.objects(f"inbox/{product}/") == []
 
 
-# --- what breaks is mended by dropping the same files again -----------------------------------------------------------
+# --- dropping the same files again completes what broke ---------------------------------------------------------------
 
 BROKEN_SETTINGS = {
     "ValidateSignatureFunction": "TRUSTED_KEYS_PREFIX",

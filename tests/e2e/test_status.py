@@ -142,7 +142,7 @@ def test_messages_that_are_no_status_are_counted_logged_and_dropped(cloud, quiet
         for payload, _ in malformed:
             device.publish(topic_of(mac), payload)
         device.publish(topic_of(mac), status(release_id, "installed"))
-    with cloud.subscriber(nobody) as device:  # Registered under a name that is no MAC.
+    with cloud.subscriber(nobody) as device:  # Registered under a name that is not a MAC.
         device.publish(topic_of(nobody), status(release_id, "installed"))
     cloud.client("sqs").send_message(QueueUrl=queue_url(cloud, "StatusQueue"), MessageBody="by hand")
     expected = sorted([code for _, code in malformed] + ["status_topic_invalid", "status_event_malformed"])

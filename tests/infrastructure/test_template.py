@@ -34,7 +34,7 @@ WITHOUT_RESOURCES = {
 }
 # What a function without internet reaches: S3 through the gateway endpoint, and the database, for which a token is
 # signed without a call. Lambda's own service makes its network interfaces and ships its logs and traces from outside.
-# Who has a secret instead of a token has an endpoint for it.
+# Anyone with a secret instead of a token has an endpoint for it.
 WITHIN_THE_VPC = {"s3", "rds-db", "ec2", "logs", "xray", "secretsmanager"}
 BY_LAMBDAS_SERVICE = {"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}
 

@@ -369,7 +369,7 @@ def _key_of(given: str) -> str:
 
 
 def _fields(message: Message) -> dict[str, Any]:
-    """What a message says: nothing where it is no JSON object, as an attacker's may be none."""
+    """What a message says: nothing where it is not a JSON object, as an attacker's may not be."""
     try:
         said = message.json
     except (ValueError, RecursionError):

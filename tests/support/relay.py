@@ -65,7 +65,7 @@ class Relay:
 
     @contextlib.contextmanager
     def failing(self, fault: Fault):
-        """Fail so, beginning with the connections that there are, and mend it."""
+        """Fail this way, beginning with the open connections, and recover."""
         self._begin(fault)
         try:
             yield

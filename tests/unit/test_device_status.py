@@ -1,4 +1,4 @@
-"""What is a status, and what is none."""
+"""What is a status, and what is not."""
 
 import base64
 import json
