@@ -7,9 +7,8 @@ one authorised by IAM, and the console's, authorised by Cognito, whose users' gr
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import boto3
 from aws_lambda_powertools import Logger
@@ -64,7 +63,7 @@ def lambda_handler(event: contracts.ApiRequest, context: LambdaContext) -> contr
     return answered
 
 
-def operate(event: Mapping[str, Any]) -> contracts.ApiAnswer:
+def operate(event: contracts.ApiRequest) -> contracts.ApiAnswer:
     """Answer the request in the caller's name, and wake an execution for the release if one should continue."""
     caller = identify(event["requestContext"])
     refuse_who_may_not(caller, event["httpMethod"])
@@ -84,7 +83,7 @@ def operate(event: Mapping[str, Any]) -> contracts.ApiAnswer:
     )
 
 
-def list_rejected_drops(event: Mapping[str, Any]) -> contracts.ApiAnswer:
+def list_rejected_drops(event: contracts.ApiRequest) -> contracts.ApiAnswer:
     """`GET /rejected-drops`, the latest first."""
     refuse_unknown_query(event, ("limit", "after"))
     listed = REJECTIONS.list_rejected(

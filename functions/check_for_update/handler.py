@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -48,7 +47,7 @@ def lambda_handler(event: contracts.ApiRequest, context: LambdaContext) -> contr
     return answer(event, check, logger, is_outage, is_aws_error)
 
 
-def check(event: Mapping[str, Any]) -> contracts.ApiAnswer:
+def check(event: contracts.ApiRequest) -> contracts.ApiAnswer:
     """Read the request, look up, shape the answer."""
     mac = normalise_mac(path_parameter(event, "mac"))
     if mac is None:
@@ -82,6 +81,6 @@ def check(event: Mapping[str, Any]) -> contracts.ApiAnswer:
         version=offered.version,
         envelope=offered.envelope.encode(),
         # A variable of the stage, not of the function, which would have to exist before its own API.
-        api_url=event["stageVariables"]["apiUrl"],
+        api_url=(event["stageVariables"] or {})["apiUrl"],
     )
     return answer_json(200, notification, _NOT_STORED)

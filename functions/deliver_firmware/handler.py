@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import boto3
 from aws_lambda_powertools import Logger
@@ -63,7 +62,7 @@ def lambda_handler(event: contracts.ApiRequest, context: LambdaContext) -> contr
     return answer(event, deliver, logger, is_outage, is_aws_error)
 
 
-def deliver(event: Mapping[str, Any]) -> contracts.ApiAnswer:
+def deliver(event: contracts.ApiRequest) -> contracts.ApiAnswer:
     """Read the request, deliver, shape the answer."""
     product, version = path_parameter(event, "product"), path_parameter(event, "version")
     request = FirmwareRequest(

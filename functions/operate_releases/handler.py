@@ -49,7 +49,7 @@ def lambda_handler(event: contracts.OperatorRequest, context: LambdaContext) -> 
     return answer(event, route, logger, is_outage, is_aws_error)
 
 
-def route(event: Mapping[str, Any]) -> contracts.OperatorAnswer:
+def route(event: contracts.OperatorRequest) -> contracts.OperatorAnswer:
     """Answer the request by its method and path."""
     work, parameters = ROUTES.get((event["httpMethod"], event["resource"]), (None, ()))
     if work is None:
@@ -65,7 +65,7 @@ def route(event: Mapping[str, Any]) -> contracts.OperatorAnswer:
         ) from error
 
 
-def list_releases(event: Mapping[str, Any]) -> contracts.ApiAnswer:
+def list_releases(event: contracts.OperatorRequest) -> contracts.ApiAnswer:
     """`GET /releases`, newest first."""
     product = query_parameter(event, "product")
     if product is not None and not is_product(product):
@@ -84,17 +84,17 @@ def list_releases(event: Mapping[str, Any]) -> contracts.ApiAnswer:
     )
 
 
-def describe_release(event: Mapping[str, Any]) -> contracts.ApiAnswer:
+def describe_release(event: contracts.OperatorRequest) -> contracts.ApiAnswer:
     """`GET /releases/{release_id}`."""
     return _answer(QUERIES.describe_release(_release_id(event)))
 
 
-def describe_timeline(event: Mapping[str, Any]) -> contracts.ApiAnswer:
+def describe_timeline(event: contracts.OperatorRequest) -> contracts.ApiAnswer:
     """`GET /releases/{release_id}/timeline`."""
     return _answer(QUERIES.describe_timeline(_release_id(event)))
 
 
-def list_devices(event: Mapping[str, Any]) -> contracts.ApiAnswer:
+def list_devices(event: contracts.OperatorRequest) -> contracts.ApiAnswer:
     """`GET /releases/{release_id}/devices`, by MAC."""
     return _answer(
         QUERIES.list_devices(
@@ -106,7 +106,7 @@ def list_devices(event: Mapping[str, Any]) -> contracts.ApiAnswer:
     )
 
 
-def act(event: Mapping[str, Any]) -> contracts.OperatorAnswer:
+def act(event: contracts.OperatorRequest) -> contracts.OperatorAnswer:
     """`POST /releases/{release_id}/actions`."""
     body = _body(event)
     try:
@@ -133,13 +133,13 @@ def act(event: Mapping[str, Any]) -> contracts.OperatorAnswer:
     return {**answered, "wake": wake} if wake else answered
 
 
-def describe_device(event: Mapping[str, Any]) -> contracts.ApiAnswer:
+def describe_device(event: contracts.OperatorRequest) -> contracts.ApiAnswer:
     """`GET /devices/{mac}`, with its history, newest first."""
     before = page_position(event, "history", _reported)
     return _answer(QUERIES.describe_device(_mac(event), before=before, limit=page_limit(event)))
 
 
-def replace_tags(event: Mapping[str, Any]) -> contracts.ApiAnswer:
+def replace_tags(event: contracts.OperatorRequest) -> contracts.ApiAnswer:
     """`PUT /devices/{mac}/tags`."""
     mac = _mac(event)
     tags = _body(event).get("tags")
@@ -156,7 +156,9 @@ def replace_tags(event: Mapping[str, Any]) -> contracts.ApiAnswer:
 
 
 # What answers a method and path, and the query parameters that it takes.
-ROUTES: dict[tuple[str, str], tuple[Callable[[Mapping[str, Any]], contracts.OperatorAnswer], tuple[str, ...]]] = {
+ROUTES: dict[
+    tuple[str, str], tuple[Callable[[contracts.OperatorRequest], contracts.OperatorAnswer], tuple[str, ...]]
+] = {
     ("GET", "/releases"): (list_releases, ("product", "state", "limit", "after")),
     ("GET", "/releases/{release_id}"): (describe_release, ()),
     ("GET", "/releases/{release_id}/timeline"): (describe_timeline, ()),
@@ -171,7 +173,7 @@ def _answer(document: Mapping[str, Any]) -> contracts.ApiAnswer:
     return answer_json(200, json.dumps(document, ensure_ascii=False).encode(), {"Cache-Control": "no-store"})
 
 
-def _mac(event: Mapping[str, Any]) -> str:
+def _mac(event: contracts.OperatorRequest) -> str:
     text = path_parameter(event, "mac")
     mac = normalise_mac(text)
     if mac is None:
@@ -181,14 +183,14 @@ def _mac(event: Mapping[str, Any]) -> str:
     return mac
 
 
-def _release_id(event: Mapping[str, Any]) -> str:
+def _release_id(event: contracts.OperatorRequest) -> str:
     release_id = path_parameter(event, "release_id")
     if not is_release_id(release_id):
         raise RequestRefused(404, "release_unknown", f"{release_id!r:.60} is not a release id; expected 32 hex digits.")
     return release_id
 
 
-def _one_of(event: Mapping[str, Any], name: str, allowed: tuple[str, ...]) -> str | None:
+def _one_of(event: contracts.OperatorRequest, name: str, allowed: tuple[str, ...]) -> str | None:
     value = query_parameter(event, name)
     if value is not None and value not in allowed:
         raise RequestRefused(
@@ -206,7 +208,7 @@ def _row_id(value: object) -> int | None:
     return value if type(value) is int and 0 <= value < 2**63 else None
 
 
-def _body(event: Mapping[str, Any]) -> dict[str, Any]:
+def _body(event: contracts.OperatorRequest) -> dict[str, Any]:
     raw = event.get("body") or ""
     try:
         document = strict_json.loads(base64.b64decode(raw) if event.get("isBase64Encoded") else raw.encode())

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -70,14 +69,14 @@ def lambda_handler(event: contracts.ApiRequest, context: LambdaContext) -> contr
     return answer(event, serve, logger)
 
 
-def serve(event: Mapping[str, Any]) -> contracts.ApiAnswer:
+def serve(event: contracts.ApiRequest) -> contracts.ApiAnswer:
     """The file that the path names, or the page itself if it names none."""
     name = path_parameter(event, "file") or INDEX
     path = event["requestContext"]["path"]
     if event["resource"] == "/" and not path.endswith("/"):
         # The page links to its parts relative to itself.
         return answer_nothing(308, {"Location": path.rsplit("/", 1)[1] + "/"})
-    variables = event["stageVariables"]
+    variables = event["stageVariables"] or {}
     if name == CONFIGURATION:
         text = json.dumps({"signInUrl": variables["signInUrl"], "clientId": variables["clientId"]})
         file = File(name, text)

@@ -6,8 +6,7 @@ import typing
 
 import pytest
 import yaml
-from ota_core.formats import manifest, targets
-from ota_core.stores import operator_documents
+from ota_core.formats import manifest, operator_documents, targets
 
 METHODS = {"get", "head", "post", "put"}
 # The API's resource, its definition, and who may call.

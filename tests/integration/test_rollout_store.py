@@ -107,7 +107,7 @@ def test_failing_devices_withdraw_the_release(rollouts, release, database):
     assert isinstance(step, Abort)
     assert last.is_end
     assert not advance(rollouts, release, now=NOW + timedelta(minutes=6)).is_end
-    assert f"{failing} of {len(first)} devices failed" in step.why
+    assert f"failed ({failing} of {len(first)})" in step.why
     assert state_of(database, release)[0] == "withdrawn"
 
 

@@ -16,6 +16,15 @@ from ota_core.formats.byte_range import ByteRange
 from ota_core.formats.contracts import Wake
 from ota_core.formats.device_status import DeviceStatus
 from ota_core.formats.manifest import parse_manifest
+from ota_core.formats.operator_documents import (
+    Device,
+    DevicePage,
+    Release,
+    ReleaseDetails,
+    ReleasePage,
+    TaggedDevice,
+    Timeline,
+)
 from ota_core.rules.check_in import Candidate
 from ota_core.rules.operator_actions import Action
 from ota_core.rules.rollout import in_cohort
@@ -34,15 +43,6 @@ from ota_core.stores.interfaces import (
     Statuses,
     Transactions,
     Waves,
-)
-from ota_core.stores.operator_documents import (
-    Device,
-    DevicePage,
-    Release,
-    ReleaseDetails,
-    ReleasePage,
-    TaggedDevice,
-    Timeline,
 )
 from ota_core.stores.release_store import AlreadyReleased, InProgress, NewRelease, Registered, ReleaseSuperseded
 from ota_core.stores.rollout_store import Advance

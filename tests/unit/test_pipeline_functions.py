@@ -234,7 +234,7 @@ def test_next_step_is_answered_with_the_release_and_its_drop(advance, step, name
     ("step", "is_aborted", "outcome"),
     [
         (Complete(), False, "published"),
-        (Abort("9 of 20 devices failed"), False, "aborted"),
+        (Abort("45.0 % failed (9 of 20); limit 5 %"), False, "aborted"),
         (Abort("an operator aborted it"), True, "withdrawn"),
     ],
     ids=["published", "aborted", "withdrawn"],

@@ -177,7 +177,7 @@ def test_devices_that_stop_on_the_way_are_silent_too():
         waves_published=1, published_at=NOW, expected=40, proven=40, reported=40, ended=19, installed=19
     )
     assert watched(THREE_WAVES, progress, NOW + HOUR / 2) == Abort(
-        "21 of 40 devices did not finish in time; the limit is 50 %"
+        "52.5 % did not finish in time (21 of 40); limit 50 %"
     )
 
 

@@ -558,7 +558,9 @@ class CustomResourceRequest(TypedDict):
 # --- HTTP: API Gateway's Lambda proxy integration, and OperateReleases behind AuthorizeOperator -----------------------
 
 
-class _Request(TypedDict):
+class Request(TypedDict):
+    """What every request has."""
+
     httpMethod: str
     resource: str
     pathParameters: dict[str, str] | None
@@ -567,7 +569,7 @@ class _Request(TypedDict):
     isBase64Encoded: bool
 
 
-class ApiRequest(_Request):
+class ApiRequest(Request):
     """A request (https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy-integrations.html).
 
     `requestContext` says who asks; the name of a header may be written in any case.
@@ -593,7 +595,7 @@ class ApiAnswer(_Answer):
     """An answer; `body` is text, or base64 of bytes."""
 
 
-class OperatorRequest(_Request):
+class OperatorRequest(Request):
     """What AuthorizeOperator passes on: a request that `caller` may make, an ARN or `cognito:<user name>:<sub>`."""
 
     caller: str

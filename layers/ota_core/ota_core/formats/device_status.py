@@ -164,7 +164,10 @@ def _parse_payload(mac: str, payload: bytes, received_at: datetime) -> DeviceSta
     try:
         state = DeviceState(str(fields.value("state")))
     except ValueError as error:
-        raise StatusRefused("status_state_unknown", f"'state' is {fields.value('state')!r:.60}.") from error
+        raise StatusRefused(
+            "status_state_unknown",
+            f"'state' is {fields.value('state')!r:.60}; expected one of {', '.join(DeviceState)}.",
+        ) from error
     running_version = _text(fields, "running_version")
     if running_version is None and state is DeviceState.INSTALLED:
         running_version = _text(fields, "version")
@@ -184,8 +187,11 @@ def _text(fields: Fields, name: str) -> str | None:
     if fields.value(name) in (None, ""):
         return None
     text = fields.take(name, str)
-    if len(text) > _MAX_TEXT_CHARS or "\0" in text:
-        raise _malformed(f"{name!r} has {len(text)} characters", f"at most {_MAX_TEXT_CHARS}, without NUL")
+    if len(text) > _MAX_TEXT_CHARS:
+        raise _malformed(f"{name!r} has {len(text)} characters", f"at most {_MAX_TEXT_CHARS}")
+    # What PostgreSQL cannot hold would fail far from here.
+    if "\0" in text:
+        raise _malformed(f"{name!r} has a NUL character", "text without it")
     return text
 
 

@@ -70,8 +70,12 @@ class Fields:
     def number(self, name: str, least: float, most: float, default: float | None = None) -> float:
         """A number, whole or not, from `least` to `most`."""
         value = self._document.get(name, default)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value <= most:
-            raise self._reject(f"{name!r} is {value!r}"[:80], f"a number from {least:g} to {most:g}")
+        expected = f"a number from {least:g} to {most:g}"
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            seen = strict_json.kind_of(value) if name in self._document else "missing"
+            raise self._reject(f"{name!r} is {seen}", expected)
+        if not least <= value <= most:
+            raise self._reject(f"{name!r} is {str(value)[:40]}", expected)
         return float(value)
 
     def matching(self, name: str, pattern: re.Pattern[str], expected: str) -> str:

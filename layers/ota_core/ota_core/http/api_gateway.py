@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote
 
 from ota_core.errors import OtaError
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _RETRY_AFTER_SECONDS = 10
 
 _Answered = TypeVar("_Answered", bound="contracts.ApiAnswer")
+_Event = TypeVar("_Event", bound="contracts.Request")
 
 
 class RequestRefused(OtaError):  # noqa: N818 - what happens to the request
@@ -36,18 +37,18 @@ class RequestRefused(OtaError):  # noqa: N818 - what happens to the request
         self.fields = fields
 
 
-def path_parameter(event: Mapping[str, Any], name: str) -> str:
+def path_parameter(event: contracts.Request, name: str) -> str:
     """A segment of the path, decoded: not every gateway does it, and none of our names contains a percent sign."""
     return unquote((event.get("pathParameters") or {}).get(name) or "")
 
 
-def query_parameter(event: Mapping[str, Any], name: str) -> str | None:
+def query_parameter(event: contracts.Request, name: str) -> str | None:
     """A query parameter; if it is repeated, the last one."""
     value: str | None = (event.get("queryStringParameters") or {}).get(name)
     return value
 
 
-def header(event: Mapping[str, Any], name: str) -> str | None:
+def header(event: contracts.ApiRequest, name: str) -> str | None:
     """A header field; lines of the same name are joined (RFC 9110 section 5.3)."""
     lines = [
         line
@@ -84,8 +85,8 @@ def answer_nothing(status: int, headers: Mapping[str, str] | None = None) -> con
 
 
 def answer(
-    event: Mapping[str, Any],
-    work: Callable[[Mapping[str, Any]], _Answered],
+    event: _Event,
+    work: Callable[[_Event], _Answered],
     logger: Logger,
     *outages: Callable[[Exception], bool],
 ) -> _Answered | contracts.ApiAnswer:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ota_core.formats.paging import read_cursor
 from ota_core.http.api_gateway import RequestRefused, query_parameter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection
+
+    from ota_core.formats import contracts
 
 MAX_LIMIT = 200
 DEFAULT_LIMIT = 50
 _Position = TypeVar("_Position")
 
 
-def refuse_unknown_query(event: Mapping[str, Any], known: Collection[str]) -> None:
+def refuse_unknown_query(event: contracts.Request, known: Collection[str]) -> None:
     """Refuse a query with any other parameter: a misspelled filter would list everything.
 
     Raises:
@@ -30,7 +32,7 @@ def refuse_unknown_query(event: Mapping[str, Any], known: Collection[str]) -> No
         )
 
 
-def page_limit(event: Mapping[str, Any]) -> int:
+def page_limit(event: contracts.Request) -> int:
     """The size of the page.
 
     Raises:
@@ -44,7 +46,7 @@ def page_limit(event: Mapping[str, Any]) -> int:
     return int(text)
 
 
-def page_position(event: Mapping[str, Any], listed: str, read: Callable[..., _Position | None]) -> _Position | None:
+def page_position(event: contracts.Request, listed: str, read: Callable[..., _Position | None]) -> _Position | None:
     """What `read` makes of the cursor; None for the first page.
 
     Raises:

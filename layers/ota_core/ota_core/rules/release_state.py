@@ -17,7 +17,3 @@ class ReleaseState(StrEnum):
     def is_under_way(self) -> bool:
         """Whether an execution is still working on it."""
         return self in (ReleaseState.REGISTERED, ReleaseState.ROLLING_OUT)
-
-
-# Devices are offered releases in these states. An index has the same condition.
-OFFERED = f"state IN ('{ReleaseState.PUBLISHED}', '{ReleaseState.ROLLING_OUT}')"

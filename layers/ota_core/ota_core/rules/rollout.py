@@ -159,15 +159,25 @@ def _reason_to_abort(abort: AbortCriteria, progress: Progress, now: datetime) ->
         return None
     ended = progress.installed + progress.failed
     if ended >= abort.min_devices and progress.failed * 100 > abort.failed_percent * ended:
-        return f"{progress.failed} of {ended} devices failed; the limit is {abort.failed_percent:g} %"
+        return (
+            f"{_share(progress.failed, ended)} failed ({progress.failed} of {ended}); limit {abort.failed_percent:g} %"
+        )
     silent = progress.proven - progress.ended
     if (
         now - progress.published_at >= abort.report_timeout
         and progress.proven >= abort.min_devices
         and silent * 100 > abort.silent_percent * progress.proven
     ):
-        return f"{silent} of {progress.proven} devices did not finish in time; the limit is {abort.silent_percent:g} %"
+        return (
+            f"{_share(silent, progress.proven)} did not finish in time ({silent} of {progress.proven});"
+            f" limit {abort.silent_percent:g} %"
+        )
     return None
+
+
+def _share(part: int, whole: int) -> str:
+    """Percent with one decimal, so that a share just above its limit is not shown as the limit."""
+    return f"{100 * part / whole:.1f} %"
 
 
 def _reason_to_wait(rollout: Rollout, progress: Progress, now: datetime) -> WaitUntil | None:

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from ota_core.errors import DropRejected
 from ota_core.formats.envelope import open_envelope
 from ota_core.formats.manifest import parse_manifest
+from ota_core.formats.release_id import release_id_of
 from ota_core.formats.versions import AUTO
 from ota_core.rules.inbox import ARCHIVE, INBOX, REASON_SUFFIX, REJECTED, Member
 from ota_core.stores.consistency_store import Violation
@@ -80,7 +81,7 @@ def _check_release(
     manifest = parse_manifest(payload)
     digest = hashlib.sha256(payload).hexdigest()
     signed = {
-        "release_id": digest[:32],
+        "release_id": release_id_of(payload),
         "manifest_sha256": digest,
         "product": manifest.product,
         "version": release.version if manifest.version == AUTO else manifest.version,

@@ -132,10 +132,7 @@ class Validation:
             now: aware.
             pending: after a grace period, the members that failed before it.
         """
-        try:
-            judged = self._judge(key, now)
-        except ObjectGone as gone:
-            return NothingToDo(f"{gone} has been moved")
+        judged = self._judge(key, now)
         if not isinstance(judged, _Judged):
             return judged
         members, verdict = judged.members, judged.verdict
@@ -173,6 +170,8 @@ class Validation:
             targets_file = self._find_targets(drop) if isinstance(manifest.targets, TargetsFile) else None
             members += [targets_file] if targets_file else []
             verdict: _Sound | DropRejected = self._check(image, targets_file, compact(envelope), opened, manifest, now)
+        except ObjectGone as gone:
+            return NothingToDo(f"{gone} has been moved")
         except DropRejected as reason:
             verdict = reason
         return _Judged(members, verdict)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ota_core.rules.check_in import Candidate
-from ota_core.rules.release_state import OFFERED
+from ota_core.stores.release_store import OFFERED
 
 if TYPE_CHECKING:
     from ota_core.stores.database import Database

@@ -17,11 +17,7 @@ if TYPE_CHECKING:
     from ota_core.formats.byte_range import ByteRange
     from ota_core.formats.contracts import Wake
     from ota_core.formats.device_status import DeviceStatus
-    from ota_core.rules.check_in import Candidate
-    from ota_core.rules.operator_actions import Action
-    from ota_core.stores.delivery_store import ReleasedImage, Withdrawn
-    from ota_core.stores.image_store import StoredImage
-    from ota_core.stores.operator_documents import (
+    from ota_core.formats.operator_documents import (
         Device,
         DevicePage,
         Release,
@@ -30,6 +26,10 @@ if TYPE_CHECKING:
         TaggedDevice,
         Timeline,
     )
+    from ota_core.rules.check_in import Candidate
+    from ota_core.rules.operator_actions import Action
+    from ota_core.stores.delivery_store import ReleasedImage, Withdrawn
+    from ota_core.stores.image_store import StoredImage
     from ota_core.stores.release_store import AlreadyReleased, InProgress, NewRelease, Registered
     from ota_core.stores.rollout_store import Advance
     from ota_core.stores.status_store import Recorded

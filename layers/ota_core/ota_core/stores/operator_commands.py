@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from pg8000.native import Connection
 
     from ota_core.formats.contracts import Wake
+    from ota_core.formats.operator_documents import Release, TaggedDevice
     from ota_core.rules.operator_actions import Action
     from ota_core.stores.database import Database
-    from ota_core.stores.operator_documents import Release, TaggedDevice
 
 
 class OperatorCommands:

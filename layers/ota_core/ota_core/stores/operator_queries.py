@@ -17,9 +17,7 @@ from ota_core.stores.rollout_store import FLEET_MEMORY_DAYS
 if TYPE_CHECKING:
     from pg8000.native import Connection
 
-    from ota_core.rules.operator_actions import Action
-    from ota_core.stores.database import Database
-    from ota_core.stores.operator_documents import (
+    from ota_core.formats.operator_documents import (
         Device,
         DeviceInRelease,
         DevicePage,
@@ -30,6 +28,8 @@ if TYPE_CHECKING:
         Timeline,
         TimelinePoint,
     )
+    from ota_core.rules.operator_actions import Action
+    from ota_core.stores.database import Database
 
 # Asks for the devices that count as failed.
 FAILING_DEVICES = "failing"
@@ -252,7 +252,8 @@ class OperatorQueries:
                 last=last,
                 more=limit + 1,
             )
-            history = [_readable(dict(zip(_columns(connection)[1:], row[1:], strict=True))) for row in rows[:limit]]
+            names = _columns(connection)[1:]
+            history = [_readable(dict(zip(names, row[1:], strict=True))) for row in rows[:limit]]
             positions = [("history", row[1].isoformat(), row[0]) for row in rows]
             seen = known[0] if known else {"product": None, "running_version": None, "last_seen_at": None}
             described = {"mac": mac, **seen, "tags": tags, "history": history, **_next(positions, limit)}
@@ -358,7 +359,8 @@ def read_tags(connection: Connection, mac: str) -> list[str]:
 
 def _select(connection: Connection, sql: str, **parameters: object) -> list[Row]:
     rows = connection.run(sql, **parameters)
-    return [_readable(dict(zip(_columns(connection), row, strict=True))) for row in rows]
+    names = _columns(connection)
+    return [_readable(dict(zip(names, row, strict=True))) for row in rows]
 
 
 def _columns(connection: Connection) -> list[str]:

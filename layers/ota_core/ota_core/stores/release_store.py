@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from ota_core.formats.manifest import Manifest
     from ota_core.stores.database import Database
 
+# Devices are offered releases in these states. An index has the same condition.
+OFFERED = f"state IN ('{ReleaseState.PUBLISHED}', '{ReleaseState.ROLLING_OUT}')"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewRelease:

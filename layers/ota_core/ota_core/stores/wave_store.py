@@ -9,8 +9,7 @@ from ota_core.formats.envelope import payload_of
 from ota_core.formats.manifest import Manifest, parse_manifest
 from ota_core.formats.notification import write_notification
 from ota_core.formats.targets import AllDevices
-from ota_core.rules.release_state import OFFERED
-from ota_core.stores.release_store import ReleaseSuperseded, lock_owned_release
+from ota_core.stores.release_store import OFFERED, ReleaseSuperseded, lock_owned_release
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
