@@ -103,9 +103,10 @@ def test_answer_about_many_edited_migrations_is_short_enough_for_cloudformation(
     for number in range(8000, 8100):
         (folder / f"{number}_small.sql").write_text("SELECT 1;\n")
     migrate()
-    for file in folder.glob("*.sql"):
+    edited = list(folder.glob("*.sql"))
+    for file in edited:
         file.write_text("SELECT 2;\n")
-    with pytest.raises(OtaError, match="and 102 more") as caught:
+    with pytest.raises(OtaError, match=f"and {len(edited) - 5} more") as caught:
         migrate()
     assert len(str(caught.value)) < 2048
 
