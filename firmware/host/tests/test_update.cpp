@@ -951,6 +951,53 @@ TEST_F(Update, MessageOfAForeignTopicIsNotRead) {
     EXPECT_TRUE(world.run_to_report("installed"));
 }
 
+// The table of states
+
+constexpr auto kStates = {UpdateState::self_test, UpdateState::idle, UpdateState::waiting,
+                          UpdateState::downloading, UpdateState::restarting};
+constexpr auto kTriggers = {UpdateTrigger::trial_began,     UpdateTrigger::trial_passed,
+                            UpdateTrigger::trial_failed,    UpdateTrigger::release_accepted,
+                            UpdateTrigger::release_dropped, UpdateTrigger::wait_over,
+                            UpdateTrigger::download_failed, UpdateTrigger::image_activated};
+static_assert(kStates.size() == kUpdateStateCount && kTriggers.size() == kUpdateTriggerCount);
+
+UpdateState after(std::initializer_list<UpdateTrigger> triggers) {
+    UpdateState state = UpdateState::idle;
+    for (const UpdateTrigger trigger : triggers) {
+        state = next_state(state, trigger);
+    }
+    return state;
+}
+
+TEST(UpdateStateTable, LeadsFromBootToRestart) {
+    using T = UpdateTrigger;
+    EXPECT_EQ(after({T::release_accepted}), UpdateState::waiting);
+    EXPECT_EQ(after({T::release_accepted, T::wait_over}), UpdateState::downloading);
+    EXPECT_EQ(after({T::release_accepted, T::wait_over, T::image_activated}), UpdateState::restarting);
+    EXPECT_EQ(after({T::release_accepted, T::wait_over, T::download_failed}), UpdateState::waiting);
+    EXPECT_EQ(after({T::release_accepted, T::wait_over, T::release_accepted}), UpdateState::waiting);
+    EXPECT_EQ(after({T::release_accepted, T::release_dropped}), UpdateState::idle);
+    EXPECT_EQ(after({T::release_accepted, T::wait_over, T::release_dropped}), UpdateState::idle);
+    EXPECT_EQ(after({T::trial_began}), UpdateState::self_test);
+    EXPECT_EQ(after({T::trial_began, T::trial_passed}), UpdateState::idle);
+    EXPECT_EQ(after({T::trial_began, T::trial_failed}), UpdateState::restarting);
+}
+
+TEST(UpdateStateTable, NothingStopsARestartAndOnlyItsVerdictEndsATrial) {
+    for (const UpdateTrigger trigger : kTriggers) {
+        EXPECT_EQ(next_state(UpdateState::restarting, trigger), UpdateState::restarting);
+        const bool verdict = trigger == UpdateTrigger::trial_passed || trigger == UpdateTrigger::trial_failed;
+        EXPECT_EQ(next_state(UpdateState::self_test, trigger) == UpdateState::self_test, !verdict);
+    }
+}
+
+TEST(UpdateStateTable, OnlyAnImageUnderWayIsActivated) {
+    for (const UpdateState state : kStates) {
+        const bool restarts = next_state(state, UpdateTrigger::image_activated) == UpdateState::restarting;
+        EXPECT_EQ(restarts, state == UpdateState::downloading || state == UpdateState::restarting);
+    }
+}
+
 TEST(UpdateTopicsTest, AreThoseOfTheContract) {
     MacAddress mac;
     ASSERT_TRUE(parse_mac("AABBCCDDEE01", mac));
