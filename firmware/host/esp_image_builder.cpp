@@ -27,7 +27,7 @@ std::vector<std::uint8_t> build_image(const ImageSpec& spec) {
     constexpr std::size_t kAppDescriptionSize = 256;
     constexpr std::size_t kHashSize = 32;
     const std::size_t padded = spec.size - kHashSize;
-    const std::size_t segment_size = padded - 16 - kSegmentStart;  // The checksum has 16 bytes to itself.
+    const std::size_t segment_size = padded - 16 - kSegmentStart;  // The checksum takes the last 16 bytes.
 
     std::vector<std::uint8_t> bytes(padded, 0);
     bytes[0] = 0xE9;

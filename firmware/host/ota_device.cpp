@@ -1,6 +1,6 @@
-// A device that runs on a PC: the components of the firmware with the posix port. It takes a file for
-// its flash, talks MQTT and HTTP like a board, prints what happens as JSON lines, and restarts by
-// starting itself again.
+// A device that runs on a PC: the components of the firmware with the posix port. It uses a file as its
+// flash, talks MQTT and HTTP like a board, prints events as JSON lines, and restarts by executing itself
+// again.
 
 #include <getopt.h>
 #include <sys/stat.h>
@@ -26,34 +26,34 @@ namespace {
 
 constexpr int kExitUsage = 2;
 constexpr int kExitTimeLimit = 3;
-constexpr std::uint32_t kLongestWait_ms = 200;               // So that a signal or the time limit is seen.
-constexpr char kDeadlineVariable[] = "OTA_DEVICE_DEADLINE";  // Survives the restarts, unlike variables.
+constexpr std::uint32_t kLongestWait_ms = 200;               // To notice a signal or the time limit.
+constexpr char kDeadlineVariable[] = "OTA_DEVICE_DEADLINE";  // The environment survives restarts.
 
 constexpr char kUsage[] =
     R"(usage: ota_device --mac MAC --flash FILE --product NAME --api-url URL --api-key KEY
                   --mqtt-host HOST --trusted-key FILE [--trusted-key FILE ...] [options]
 
-  --mac MAC               of this device; also its MQTT client id
-  --flash FILE            the 4 MB flash; made, with a factory image in ota_0, when it is not there
-  --version VERSION       of the factory image (default 1.0.0)
-  --product NAME          what this device is
+  --mac MAC               MAC address of this device, and its MQTT client id
+  --flash FILE            the 4 MB flash; if missing, it is created with a factory image in ota_0
+  --version VERSION       version of the factory image (default 1.0.0)
+  --product NAME          product of this device
   --chip NAME             esp32, esp32s3, ... (default esp32)
-  --api-url URL           base of the download API
+  --api-url URL           base URL of the download API
   --api-key KEY           sent as x-api-key
-  --mqtt-host HOST        the broker
+  --mqtt-host HOST        host of the broker
   --mqtt-port PORT        (default 8883)
   --mqtt-ca FILE          with --mqtt-cert and --mqtt-key: mutual TLS; without: plain TCP
   --mqtt-cert FILE
   --mqtt-key FILE
   --topic-prefix PREFIX   (default /firmware_update)
-  --trusted-key FILE      PEM public key that releases are signed with
-  --max-delay SECONDS     random delay before a download, where the notification says none (default 60)
-  --chunk BYTES           of one request, a multiple of 4096 (default 65536)
-  --check-in SECONDS      between check-ins (default 3600)
+  --trusted-key FILE      PEM public key that may sign releases (repeatable)
+  --max-delay SECONDS     longest random delay before a download, unless the notification has one (default 60)
+  --chunk BYTES           bytes per request, a multiple of 4096 (default 65536)
+  --check-in SECONDS      time between check-ins (default 3600)
   --back-off SECONDS      first back-off, doubled with every failure (default 60)
   --fail-self-test WHICH  version whose self-test fails
-  --exit-on NAME          end with 0 once this event or status state was seen (repeatable)
-  --time-limit SECONDS    end with 3 when that did not come
+  --exit-on NAME          exit with 0 after this event or status state (repeatable)
+  --time-limit SECONDS    exit with 3 if that has not happened by then
 )";
 
 struct Options {
@@ -187,7 +187,7 @@ Options parse_options(int argc, char** argv) {
     return options;
 }
 
-/// Prints events as JSON lines and watches for the one to end on.
+/// Prints events as JSON lines, and watches for the one to exit on.
 class Console final : public ota::UpdateObserver {
 public:
     Console(std::string mac, const Options& options) : mac_(std::move(mac)), options_(options) {}
@@ -268,7 +268,7 @@ void make_flash_file(const Options& options, std::uint16_t chip_id) {
         return;
     }
     if (!ota::is_semver(options.version)) {
-        fail("--version is \"" + options.version + "\", expected a version as in SemVer 2.0.0");
+        fail("--version is \"" + options.version + "\", expected a SemVer 2.0.0 version, for example 1.4.0");
     }
     ota::host::ImageSpec spec;
     spec.chip_id = chip_id;
@@ -282,7 +282,7 @@ void make_flash_file(const Options& options, std::uint16_t chip_id) {
     }
 }
 
-/// Unix time at which to give up, 0: never. Set once, when the device is first started.
+/// Unix time at which to give up; 0: never. Fixed when the device is first started.
 std::time_t deadline(const Options& options) {
     if (options.time_limit.empty()) {
         return 0;
@@ -318,7 +318,7 @@ int main(int argc, char** argv) {
         keys.push_back(read_file("--trusted-key", path));
         ota::Sha256Digest id;
         if (ota::key_id(keys.back().c_str(), id) != ota::Reason::none) {
-            fail("--trusted-key: \"" + path + "\" is no PEM public key (-----BEGIN PUBLIC KEY-----)");
+            fail("--trusted-key: \"" + path + "\" is not a PEM public key (-----BEGIN PUBLIC KEY-----)");
         }
     }
     for (const std::string& key : keys) {
@@ -343,7 +343,8 @@ int main(int argc, char** argv) {
     const auto slots = ota::make_flash_slots(options.flash.c_str());
     const auto store = ota::make_key_value_store(options.flash.c_str());
     if (!slots || !store) {
-        fail("--flash: \"" + options.flash + "\" is no 4 MB flash with a bootable image");
+        fail("--flash: \"" + options.flash +
+             "\" is not a 4 MB flash with a bootable image; delete it to start with a new one");
     }
 
     const auto http = ota::make_http_client({});
@@ -370,7 +371,7 @@ int main(int argc, char** argv) {
     }
     const auto mqtt = ota::make_mqtt_client(mqtt_config);
     if (!http || !mqtt) {
-        fail("the HTTP or MQTT client does not start");
+        fail("cannot start the HTTP or MQTT client; check the --mqtt options");
     }
 
     struct sigaction action {};

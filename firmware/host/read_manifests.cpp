@@ -1,5 +1,5 @@
-// What the device makes of manifests: reads payloads in hex, one a line, and writes what it understood of
-// each, or the reason why not. So the pipeline's reader can be held to it.
+// How the device reads manifests: takes payloads in hex, one per line, and writes what it understood of
+// each, or the reason why not. A test compares that with the pipeline's reader.
 
 #include <cinttypes>
 #include <cstdio>

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Type-check the firmware against the headers of a real ESP-IDF, without its toolchain.
 
-For each chip, the project's sdkconfig.defaults go through ESP-IDF's own Kconfig files, and clang reads
-every source that the chip would run with the headers that come of it. Checked as well: each setting of
-sdkconfig.defaults took effect, each component's CMakeLists.txt names its sources and the
-components that they include, and no source uses a library that a chip has no room for.
+For each chip, ESP-IDF's own Kconfig files turn the project's sdkconfig.defaults into headers, and clang
+checks every source that runs on the chip with them. It also checks that each setting in
+sdkconfig.defaults took effect, that each component's CMakeLists.txt names its sources and the components
+that they include, and that no source uses a library too large for a chip.
 
 Needed: a checkout of ESP-IDF 5.5 or 6.0 with its submodules, the Python packages ziglang (clang for
 Xtensa and RISC-V) and esp-idf-kconfig, and the headers of newlib and libstdc++ (Debian: libnewlib-dev,
@@ -34,7 +34,7 @@ CLANG_FLAGS = {
 }
 ARCHITECTURE = {"esp32": "xtensa", "esp32s3": "xtensa", "esp32c3": "riscv"}
 
-# As tools/cmake/build.cmake and the CMakeLists.txt of ESP-IDF set them.
+# As in ESP-IDF's tools/cmake/build.cmake and CMakeLists.txt.
 CXX_STANDARD = {"5": "gnu++2b", "6": "gnu++26"}
 COMMON_FLAGS = [
     "-fsyntax-only",
@@ -52,8 +52,8 @@ COMMON_FLAGS = [
     '-DMBEDTLS_CONFIG_FILE="mbedtls/esp_config.h"',
 ]
 
-# The public include folders of the components in reach, from their CMakeLists.txt; {target} and {arch}
-# are filled in. A folder that a version does not have is left out.
+# The public include folders of the components that we can reach, from their CMakeLists.txt, with {target}
+# and {arch} to fill in. Folders that a version does not have are left out.
 INCLUDE_FOLDERS = """
     app_update/include
     bootloader_support/include bootloader_support/bootloader_flash/include
@@ -108,7 +108,7 @@ COMMON_COMPONENTS = {
 # the ports.
 BANNED_HEADERS = {"filesystem", "fstream", "iomanip", "iostream", "locale", "regex", "sstream", "thread"}
 
-# The newlib of Debian declares this pointer const, the one of Espressif does not.
+# Debian's newlib declares this pointer const, Espressif's does not.
 REENT_SHIM = """#pragma once
 #define _global_impure_ptr _debian_global_impure_ptr
 #include_next <sys/reent.h>
@@ -121,7 +121,7 @@ inline constexpr const char* kTrustedKeys[] = {"first", "second"};
 
 
 class CheckError(Exception):
-    """The check cannot be made: the message says what is missing."""
+    """The check cannot run: the message says what is missing."""
 
 
 @dataclass(frozen=True)
@@ -140,10 +140,10 @@ class Idf:
 
 
 def open_idf(path: Path, mqtt: Path | None) -> Idf:
-    """Find out the version of the checkout and that its submodules are there."""
+    """Find out the version of the checkout, and check that its submodules are there."""
     version_file = path / "tools/cmake/version.cmake"
     if not version_file.is_file():
-        raise CheckError(f"{path} is no ESP-IDF: it has no tools/cmake/version.cmake")
+        raise CheckError(f"{path} is not an ESP-IDF checkout: it has no tools/cmake/version.cmake")
     parts = re.findall(r"set\(IDF_VERSION_\w+ (\d+)\)", version_file.read_text())
     major = parts[0]
     if major not in CXX_STANDARD:
@@ -160,7 +160,7 @@ def open_idf(path: Path, mqtt: Path | None) -> Idf:
 
 
 def clang_command() -> list[str]:
-    """The clang of ziglang, with the C and C++ library headers that it is to use."""
+    """The clang of ziglang, with the C and C++ library headers that it uses."""
     package = importlib.util.find_spec("ziglang")
     if package is None or package.origin is None or importlib.util.find_spec("kconfgen") is None:
         raise CheckError("Python packages are missing: pip install ziglang esp-idf-kconfig")
@@ -209,11 +209,11 @@ def generate_sdkconfig(idf: Idf, target: str, folder: Path) -> None:
 
 
 def check_settings(folder: Path) -> list[str]:
-    """Find the settings of sdkconfig.defaults that this ESP-IDF does not know or has overruled."""
+    """Find the settings in sdkconfig.defaults that this ESP-IDF does not know or has overruled."""
     effective = set((folder / "sdkconfig").read_text().splitlines())
     wanted = (PROJECT / "sdkconfig.defaults").read_text().splitlines()
     return [
-        f"sdkconfig.defaults: {line} has no effect: no such setting, or another one excludes it"
+        f"sdkconfig.defaults: {line} has no effect: the setting does not exist, or another one excludes it"
         for line in wanted
         if re.match(r"(# )?CONFIG_", line) and line not in effective
     ]
@@ -225,7 +225,7 @@ def component_folders() -> list[Path]:
 
 
 def sources_of(component: Path) -> list[Path]:
-    """The sources that a chip runs: all but what another platform's port has."""
+    """The sources that run on a chip: all but another platform's port."""
     return sorted(
         file
         for file in component.rglob("*.[ch]pp")
@@ -234,15 +234,13 @@ def sources_of(component: Path) -> list[Path]:
 
 
 def check_source_lists() -> list[str]:
-    """Find sources that CMakeLists.txt does not build, and names there that are no source."""
+    """Find sources that CMakeLists.txt does not list, and listed sources that do not exist."""
     findings = []
     for component in component_folders():
         listed = set(re.findall(r'"([\w/]+\.cpp)"', (component / "CMakeLists.txt").read_text()))
         present = {str(s.relative_to(component)) for s in sources_of(component) if s.suffix == ".cpp"}
         for name in sorted(listed ^ present):
-            problem = (
-                "is listed in CMakeLists.txt, but is not there" if name in listed else "is not listed in CMakeLists.txt"
-            )
+            problem = "is in CMakeLists.txt, but does not exist" if name in listed else "is not in CMakeLists.txt"
             findings.append(f"{component.relative_to(PROJECT) / name} {problem}")
     return findings
 
@@ -257,15 +255,15 @@ def check_includes(include_folders: list[Path]) -> list[str]:
             place = source.relative_to(PROJECT)
             for bracket, name in re.findall(r'^#include ([<"])([^>"]+)', source.read_text(), re.MULTILINE):
                 if bracket == "<" and name in BANNED_HEADERS:
-                    findings.append(f"{place}: <{name}> is not for a chip")
+                    findings.append(f"{place}: <{name}> is too large for a chip")
                 owner = owner_of(name, include_folders)
                 if owner and owner != component.name and owner not in required | COMMON_COMPONENTS:
-                    findings.append(f"{place}: {name} is of component {owner}, which CMakeLists.txt does not require")
+                    findings.append(f"{place}: {name} is in component {owner}, which CMakeLists.txt does not require")
     return findings
 
 
 def owner_of(header: str, include_folders: list[Path]) -> str | None:
-    """Name of the component that has the header, None for one of the C and C++ libraries."""
+    """Name of the component that owns the header, or None for the C and C++ libraries."""
     for folder in include_folders:
         if (folder / header).is_file():
             parts = folder.parts
@@ -276,7 +274,7 @@ def owner_of(header: str, include_folders: list[Path]) -> str | None:
 
 
 def check_target(idf: Idf, target: str, folder: Path, clang: list[str]) -> list[str]:
-    """Check everything for one chip, and return what was found."""
+    """Check everything for one chip, and return the findings."""
     folder.mkdir()
     generate_sdkconfig(idf, target, folder)
     (folder / "trusted_keys.h").write_text(STAND_IN_KEYS)
@@ -310,7 +308,7 @@ def check_target(idf: Idf, target: str, folder: Path, clang: list[str]) -> list[
 
 
 def main() -> int:
-    """Run the check. Exit status: 0 clean or skipped, 1 findings, 2 the check cannot be made."""
+    """Run the check. Exit status: 0 clean or skipped, 1 findings, 2 the check cannot run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("idf", nargs="?", default=os.environ.get("IDF_PATH"), help="default: IDF_PATH")
     parser.add_argument("--mqtt", type=Path, help="checkout of espressif/esp-mqtt, for ESP-IDF 6.0")

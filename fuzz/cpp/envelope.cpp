@@ -1,4 +1,4 @@
-// An envelope: none but the one that was ever signed passes.
+// An envelope: only the one that was signed passes.
 
 #include "ota/envelope.hpp"
 

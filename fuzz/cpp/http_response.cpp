@@ -1,5 +1,5 @@
-// Answers of a server, as text: a status, fields that the update needs, an empty line, the body; a line
-// `---` between an answer and the next one.
+// A server's answers, as text: a status, the fields that the update needs, an empty line, and the body.
+// A line `---` separates answers.
 
 #include <algorithm>
 #include <string>
@@ -52,7 +52,7 @@ public:
 
     HttpResult read(void* buffer, std::size_t size, std::size_t& received) override {
         received = 0;
-        if (!body_.empty() && body_.front() == '\x01') {  // Nothing came in time.
+        if (!body_.empty() && body_.front() == '\x01') {  // Nothing arrived in time.
             body_.remove_prefix(1);
             return HttpResult::timed_out;
         }
@@ -73,7 +73,7 @@ private:
     std::string_view body_;
 };
 
-/// Every look at it takes a second, so that nothing waits for ever.
+/// Each call advances it by a second, so that nothing waits forever.
 class Clock final : public ota::Clock {
 public:
     [[nodiscard]] std::uint64_t uptime_ms() const override { return now_ms_ += 1000; }
@@ -109,7 +109,7 @@ void download(std::string_view answers, const ota::ByteRange& range) {
             REQUIRE(received <= sizeof(buffer));
             total += received;
         }
-        // A 200 gives the whole image, and only to who asked from its start.
+        // A 200 has the whole image, and is accepted only for a request from its start.
         REQUIRE(total <= (range.begin == 0 ? range.image_size : range.end - range.begin));
     }
 }

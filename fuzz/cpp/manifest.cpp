@@ -1,4 +1,4 @@
-// The payload of an envelope whose signature is good: what a signer can do by mistake or malice.
+// The payload of an envelope with a good signature: what a signer can do by mistake or malice.
 
 #include "ota/manifest.hpp"
 

@@ -1,4 +1,4 @@
-// A notification as anybody can publish it, up to the check of its signature.
+// A notification as anyone can publish it, up to the check of its signature.
 
 #include "ota/notification.hpp"
 

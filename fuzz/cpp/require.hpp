@@ -7,7 +7,7 @@
 
 #include "ota/heap_text.hpp"
 
-/// What must hold for every input; libFuzzer reports the input for which it does not.
+/// A condition that must hold for every input; libFuzzer reports an input for which it does not.
 #define REQUIRE(condition)                                                                      \
     do {                                                                                        \
         if (!(condition)) {                                                                     \
@@ -16,7 +16,7 @@
         }                                                                                       \
     } while (false)
 
-/// The input in a block of exactly its size, as parsers rewrite it and may not read a byte beyond.
+/// The input in a block of exactly its size, because parsers rewrite it and must not read past it.
 inline ota::HeapText own_copy(const std::uint8_t* input, std::size_t size) {
     ota::HeapText text;
     REQUIRE(text.allocate(size));

@@ -6,7 +6,7 @@
 
 #include "require.hpp"
 
-/// Content of a file beside fuzz/python/seeds.py: the public key whose other half is gone, and the one
+/// Content of a file next to fuzz/python/seeds.py: a public key whose private half is gone, and the only
 /// payload that it ever signed.
 inline std::string signed_once(const char* name) {
     std::ifstream file(std::string(SIGNED) + "/" + name, std::ios::binary);

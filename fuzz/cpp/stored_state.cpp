@@ -1,4 +1,4 @@
-// What a device finds in its flash when it starts: records, the store that they lie in, and otadata.
+// What a device finds in flash when it starts: records, the store that holds them, and otadata.
 
 #include <algorithm>
 #include <array>
@@ -43,7 +43,7 @@ public:
     std::map<std::string, std::vector<std::uint8_t>> values;
 };
 
-/// A record that is read is written again as it was, except that any truth becomes 1.
+/// A record that can be read is written back unchanged, except that any true becomes 1.
 template <typename Record>
 void read_record(const std::uint8_t* bytes, std::size_t size) {
     Record record;
@@ -93,8 +93,7 @@ void read_store(const std::uint8_t* content, std::size_t size) {
     REQUIRE(std::string(value, value_size) == "value");
 }
 
-/// A store that was used for what fits it, then damaged: what is undamaged is found, and it can be used
-/// further.
+/// A store that was filled, then damaged: undamaged records are found, and the store stays usable.
 void read_damaged_store(const std::uint8_t* content, std::size_t size) {
     const auto flash = flash_with(ota::posix::kNvsOffset, ota::posix::kNvsSize, content, 0);
     const std::size_t used = size / 2;
@@ -116,7 +115,7 @@ void read_damaged_store(const std::uint8_t* content, std::size_t size) {
     REQUIRE(ota::posix::KeyValueStore(flash).get("key", value, value_size) == PortResult::ok);
 }
 
-/// Whatever otadata holds, a device with whole images boots one, and can be updated.
+/// Whatever is in otadata, a device with complete images boots one of them, and can be updated.
 void read_otadata(const std::uint8_t* content, std::size_t size, bool with_right_crc) {
     const auto flash = flash_with(ota::posix::kOtaDataOffset, ota::posix::kOtaDataSize, nullptr, 0);
     std::array<std::uint32_t, 2> sequences{};
@@ -126,7 +125,7 @@ void read_otadata(const std::uint8_t* content, std::size_t size, bool with_right
         if (size >= (i + 1) * sizeof(entry)) {
             std::memcpy(&entry, content + i * sizeof(entry), sizeof(entry));
         }
-        // It counts activations, of which a flash stands some 100,000.
+        // It counts activations, and flash endures about 100,000 of them.
         entry.ota_seq = entry.ota_seq == UINT32_MAX ? UINT32_MAX : entry.ota_seq % 1000000;
         if (with_right_crc) {
             entry.ota_state = entry.ota_state % 6 == 5 ? UINT32_MAX : entry.ota_state % 6;
@@ -139,7 +138,7 @@ void read_otadata(const std::uint8_t* content, std::size_t size, bool with_right
     REQUIRE(slots != nullptr);
     const int running = slots->running_slot();
     REQUIRE(slots->update_slot() == 1 - running);
-    // Two entries for one slot, which no device writes, are told apart by nobody (esp_ota_ops.c).
+    // No device writes two entries for one slot, and nothing tells them apart (esp_ota_ops.c).
     if (sequences[0] % 2 == sequences[1] % 2) {
         return;
     }
@@ -159,7 +158,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* input, std::size_t siz
     if (size == 0) {
         return 0;
     }
-    // A block of exactly its size, so that no byte beyond can be read.
+    // A block of exactly the right size, so that reading past it is detected.
     const std::vector<std::uint8_t> content(input + 1, input + size);
     switch (input[0] % 9) {
         case 0:

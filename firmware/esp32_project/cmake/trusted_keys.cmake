@@ -1,8 +1,8 @@
-# Writes trusted_keys.h from the PEM files of a folder: the public keys that may sign a release.
+# Writes trusted_keys.h from the PEM files in a folder: the public keys that may sign a release.
 #
-# embed_trusted_keys(<folder> <header>) stops the build when the folder holds fewer than two keys (a
-# device with one key cannot be moved to another when that one is lost), a private key, or a file
-# that is no public key. Also a script, for tests:
+# embed_trusted_keys(<folder> <header>) stops the build if the folder has fewer than two keys (a device
+# with one key cannot move to another when that one is lost), a private key, or a file that is not a
+# public key. Also runs as a script, for tests:
 #     cmake -DKEYS=<folder> -DHEADER=<file> -P trusted_keys.cmake
 
 cmake_minimum_required(VERSION 3.16)

@@ -1,4 +1,4 @@
-// The application of a device that does nothing but keep itself up to date: the frame for one that does more.
+// An application that only keeps its device up to date: a starting point for your own.
 
 #include <iterator>
 #include <optional>
@@ -23,7 +23,7 @@
 namespace {
 
 constexpr char kTag[] = "app";
-// About 3 KiB of our own calls, and under the deepest of them a TLS handshake of 6 KiB.
+// Our own calls take about 3 KiB, and a TLS handshake at the deepest of them 6 KiB.
 constexpr std::uint32_t kUpdateTaskStack = 12288;
 constexpr UBaseType_t kUpdateTaskPriority = 5;
 constexpr std::uint64_t kTrialMargin_s = 60;
@@ -45,12 +45,12 @@ public:
     }
 };
 
-/// The last resort of a new app: when the update task never came to a verdict on it (it hangs, or this
-/// device could not even start it), the restart makes the bootloader go back to the app before.
+/// The last resort: if the update task has not decided about a new app, because the task hangs or did not
+/// even start, this restart makes the bootloader return to the previous app.
 void end_trial(void* argument) {
     const auto* const slots = static_cast<const ota::FlashSlots*>(argument);
     if (slots->state(slots->running_slot()) == ota::SlotState::pending_verify) {
-        ESP_LOGE(kTag, "The new app has not passed its self-test: back to the one before");
+        ESP_LOGE(kTag, "The new app has not passed its self-test: going back to the previous one");
         esp_restart();
     }
 }
@@ -128,15 +128,15 @@ void update_task(void* argument) {
 }  // namespace
 
 extern "C" void app_main() {
-    // What lives as long as the device runs is static, so that it outlives this function.
+    // Static, because it must outlive this function.
     static const auto slots = ota::make_flash_slots(nullptr);
     if (slots == nullptr) {
         return;
     }
     arm_trial_timer(*slots, ota::UpdateConfig{}.self_test_limit_s + kTrialMargin_s);
 
-    // The partition is not erased when it cannot be read: it holds the device's identity, and an app
-    // before this one may be able to read it.
+    // An unreadable partition is not erased: it holds the device's identity, and the previous app may
+    // still be able to read it.
     if (const esp_err_t error = nvs_flash_init(); error != ESP_OK) {
         ESP_LOGE(kTag, "Cannot open the NVS partition: %s", esp_err_to_name(error));
         return;
@@ -150,6 +150,6 @@ extern "C" void app_main() {
 
     static UpdateTask task{*std::move(provisioning), *slots};
     if (xTaskCreate(update_task, "update", kUpdateTaskStack, &task, kUpdateTaskPriority, nullptr) != pdPASS) {
-        ESP_LOGE(kTag, "No memory for the update task");
+        ESP_LOGE(kTag, "Out of memory for the update task");
     }
 }

@@ -3,8 +3,8 @@
 #include <optional>
 #include <string>
 
-/// What makes one device of many: written to the NVS partition when it is made (firmware/README.md),
-/// and no part of any image.
+/// What distinguishes one device from another: flashed to its NVS partition when the device is made
+/// (README.md), and not part of any image.
 struct Provisioning {
     std::string wifi_ssid;
     std::string wifi_password;
@@ -16,5 +16,5 @@ struct Provisioning {
 };
 
 /// Reads the namespace `provisioning` of the NVS partition.
-/// @return nothing when a value is missing; the log names it.
+/// @return nothing if a value is missing; the log names it.
 std::optional<Provisioning> read_provisioning();

@@ -20,7 +20,7 @@ constexpr std::uint64_t kFirstDelay_us = 1'000'000;
 constexpr unsigned kMaxDoublings = 6;
 
 esp_timer_handle_t retry_timer = nullptr;
-unsigned failures = 0;  // Of the event loop's task alone.
+unsigned failures = 0;  // Used only by the event loop's task.
 
 void connect(void* /*argument*/) {
     esp_wifi_connect();
@@ -30,12 +30,12 @@ void on_wifi_event(void* /*argument*/, esp_event_base_t /*base*/, std::int32_t i
     if (id == WIFI_EVENT_STA_START) {
         connect(nullptr);
     } else if (id == WIFI_EVENT_STA_DISCONNECTED) {
-        // The delay lies between half of the limit and the limit, so that a building full of devices
-        // does not come back to its access point at once.
+        // A random delay between half the limit and the limit, so that the devices of a building do not
+        // all return to their access point at once.
         const std::uint64_t limit = kFirstDelay_us << std::min(failures, kMaxDoublings);
         const std::uint64_t delay = limit / 2 + esp_random() % (limit / 2);
         ++failures;
-        ESP_LOGW(kTag, "Disconnected, reason %d; again in %u ms",
+        ESP_LOGW(kTag, "Disconnected, reason %d; reconnecting in %u ms",
                  static_cast<wifi_event_sta_disconnected_t*>(data)->reason,
                  static_cast<unsigned>(delay / 1000));
         esp_timer_start_once(retry_timer, delay);
@@ -71,7 +71,7 @@ void start_wifi(const std::string& ssid, const std::string& password) {
     ESP_ERROR_CHECK(esp_event_handler_register(IP_EVENT, IP_EVENT_STA_GOT_IP, on_got_ip, nullptr));
 
     wifi_config_t config = {};
-    // Neither field needs a NUL when it is full (esp_wifi_types.h).
+    // A full field needs no NUL (esp_wifi_types.h).
     std::memcpy(config.sta.ssid, ssid.data(), std::min(ssid.size(), sizeof(config.sta.ssid)));
     std::memcpy(config.sta.password, password.data(), std::min(password.size(), sizeof(config.sta.password)));
     config.sta.threshold.authmode = password.empty() ? WIFI_AUTH_OPEN : WIFI_AUTH_WPA2_PSK;

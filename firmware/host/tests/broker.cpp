@@ -35,7 +35,7 @@ Broker::Broker() : directory_(make_directory()), port_(free_port()) {
         "x509 -req -days 2 -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -extfile server.ext "
         "-out server.pem");
     ca_ = read_file(ca_path());
-    // As AWS IoT Core: the certificate says who the client is, and it speaks for that name only.
+    // As in AWS IoT Core: the certificate says who the client is, and it may use only that name.
     write_file(directory_ + "/acl",
                "pattern write /firmware_update/%u/status\n"
                "pattern read /firmware_update/%u\n"

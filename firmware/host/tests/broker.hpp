@@ -8,7 +8,7 @@
 
 namespace ota::test {
 
-/// mosquitto on loopback with mutual TLS, and certificates for the occasion.
+/// mosquitto on loopback with mutual TLS, and certificates for one run.
 class Broker {
 public:
     Broker();

@@ -122,7 +122,7 @@ std::string make_directory() {
 }
 
 void write_file(const std::string& path, const std::string& content) {
-    // In one step, as seen by who waits for it.
+    // Atomic for anyone who waits for the file.
     std::ofstream(path + ".new", std::ios::binary) << content;
     std::filesystem::rename(path + ".new", path);
 }

@@ -8,7 +8,7 @@
 
 namespace ota::test {
 
-/// A program that a test starts, with pipes to its standard input and output. Killed with the object.
+/// A program started by a test, with pipes to its standard input and output. The destructor kills it.
 class ChildProcess {
 public:
     explicit ChildProcess(const std::vector<std::string>& command);
@@ -16,15 +16,15 @@ public:
     ChildProcess(const ChildProcess&) = delete;
     ChildProcess& operator=(const ChildProcess&) = delete;
 
-    /// The next line that it prints, without its end; nothing when it ends first or time runs out.
+    /// The next line that it prints, without the line end; nothing if it exits first or time runs out.
     std::optional<std::string> read_line(int timeout_ms);
-    /// Reads on until a line has `text` in it. @return that line, or nothing.
+    /// Reads until a line contains `text`. @return that line, or nothing.
     std::optional<std::string> read_until(const std::string& text, int timeout_ms);
     /// What it has printed so far.
     [[nodiscard]] const std::string& output() const { return output_; }
 
     void kill(int signal);
-    /// Waits for its end. @return its exit code, or -1 when a signal ended it.
+    /// Waits until it exits. @return its exit code, or -1 if a signal ended it.
     int wait();
 
 private:
@@ -35,7 +35,7 @@ private:
     std::size_t read_ = 0;
 };
 
-/// A port on loopback that is free now.
+/// A free port on loopback.
 int free_port();
 
 /// A new directory for a test's files.

@@ -38,7 +38,7 @@ bool CuttableFlash::write(std::size_t offset, const void* source, std::size_t si
     bytes_written_ += done;
     const bool good = NorFlash::write(offset, source, done);
     if (torn && done < size) {
-        // The byte that was being programmed has some of its bits.
+        // The byte being programmed got only some of its bits.
         const auto half = static_cast<std::uint8_t>(static_cast<const std::uint8_t*>(source)[done] | 0x5AU);
         NorFlash::write(offset + done, &half, 1);
     }
@@ -49,7 +49,7 @@ bool CuttableFlash::write(std::size_t offset, const void* source, std::size_t si
 bool CuttableFlash::erase_sector(std::size_t offset) {
     const bool torn = count();
     if (torn && contains(offset, kFlashSectorSize)) {
-        // Cells lose their charge at their own pace: half an erase leaves some of the old zeros.
+        // Cells lose their charge at different rates: half an erase leaves some of the old zeros.
         for (std::size_t i = 0; i < kFlashSectorSize; ++i) {
             bytes_[offset + i] |= static_cast<std::uint8_t>(i * 37U);
         }

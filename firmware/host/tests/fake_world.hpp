@@ -22,7 +22,7 @@ namespace ota::test {
 /// Thrown out of a flash operation: the power is gone.
 struct PowerCut {};
 
-/// Flash that counts its operations and loses its power at one of them.
+/// Flash that counts its operations, and loses power at one of them.
 class CuttableFlash final : public posix::NorFlash {
 public:
     enum class Cut { before, torn, after };
@@ -32,13 +32,13 @@ public:
     bool write(std::size_t offset, const void* bytes, std::size_t size) override;
     bool erase_sector(std::size_t offset) override;
 
-    /// Lets the power fail at the operation with this number, counted from now.
+    /// Makes the power fail at the operation with this number, counted from now.
     void cut_at(std::uint64_t operation, Cut how);
     [[nodiscard]] std::uint64_t operations() const { return operations_; }
     [[nodiscard]] std::uint64_t bytes_written() const { return bytes_written_; }
 
 private:
-    /// @return whether this is the operation that is torn.
+    /// @return whether this operation is torn.
     bool count();
     void end_operation();
 
@@ -76,7 +76,7 @@ public:
     bool requested = false;
 };
 
-/// A broker and the client to it in one.
+/// A broker and its client in one.
 class FakeMqtt final : public MqttClient {
 public:
     explicit FakeMqtt(FakeClock& clock) : clock_(clock) {}
@@ -92,9 +92,9 @@ public:
     void deliver(const std::string& topic, const std::string& payload);
 
     bool is_connected = true;
-    bool is_subscribed = true;  ///< The subscriptions of this connection are acknowledged.
+    bool is_subscribed = true;  ///< The broker has acknowledged this connection's subscriptions.
     bool acknowledges = true;
-    bool is_arriving = false;  ///< The first of `inbox` has come in part: it cannot be taken yet.
+    bool is_arriving = false;  ///< Only part of the first message in `inbox` has arrived.
     int unacknowledged = 0;
     std::vector<std::pair<std::string, std::string>> published;
     std::deque<std::pair<std::string, std::string>> inbox;
@@ -105,8 +105,8 @@ private:
     bool claimed_ = false;
 };
 
-/// The download API and the client to it in one. Answers as the real one does; a test can take any
-/// answer over, and cut the link.
+/// The download API and its client in one. It answers as the real one does; a test can replace any answer,
+/// and cut the link.
 class FakeServer final : public HttpClient {
 public:
     struct Answer {
@@ -126,14 +126,14 @@ public:
     HttpResult read(void* buffer, std::size_t size, std::size_t& received) override;
     void close() override { open_ = false; }
 
-    /// The whole API as it should be: images by "product/version", and the check-in.
+    /// The answer of a well-behaved API, which has `images` by "product/version" and the check-in.
     Answer answer(const Seen& request);
     [[nodiscard]] static Answer range_answer(const Seen& request, const std::vector<std::uint8_t>& image);
 
     std::map<std::string, std::vector<std::uint8_t>> images;
     std::string check_in_body;                     ///< Empty: 204.
-    std::function<Answer(const Seen&)> take_over;  ///< Answers instead.
-    std::function<bool()> cut;                     ///< Asked before every read: drop the link now?
+    std::function<Answer(const Seen&)> take_over;  ///< Answers instead, if set.
+    std::function<bool()> cut;                     ///< Called before every read: drop the link now?
     std::uint32_t ms_per_read = 1;
     std::size_t bytes_per_read = 1400;
     std::vector<Seen> requests;
@@ -146,7 +146,7 @@ private:
     std::size_t position_ = 0;
 };
 
-/// What the manager told its observer.
+/// Records what the manager tells its observer.
 class Recorder final : public UpdateObserver {
 public:
     struct Event {
@@ -178,7 +178,7 @@ std::set<Reason>& reasons_seen();
 
 constexpr std::uint64_t kHour_ms = 3600 * 1000ULL;
 
-/// One device and everything around it. Its flash outlives its boots.
+/// One device and everything around it. Its flash survives its boots.
 class World {
 public:
     static constexpr std::size_t kImageSize = 98304 + 48;  ///< Not a multiple of a sector.
@@ -192,12 +192,13 @@ public:
     static Release release(const std::string& version = "2.0.0");
     void serve(const Release& release);
 
-    /// Switches the power on. False when nothing boots.
+    /// Switches the power on. @return false if nothing boots.
     bool boot();
-    /// Runs until `done`, a restart is asked for, or so much time has passed. @return done or restart.
+    /// Runs until `done`, until a restart is requested, or until the time is over. @return false for the
+    /// last.
     bool run(const std::function<bool()>& done, std::uint64_t limit_ms = 48 * kHour_ms);
-    /// Runs, restarting as often as the device asks, until it has reported `state` and has nothing
-    /// more to report.
+    /// Runs, restarting whenever the device requests it, until it has reported `state` and has nothing more
+    /// to report.
     bool run_to_report(const std::string& state, std::uint64_t limit_ms = 48 * kHour_ms);
     /// Runs for a time, through restarts.
     void run_for(std::uint64_t ms);

@@ -1,4 +1,4 @@
-"""An HTTP server with every behaviour that the HTTP port has to cope with, for test_http_client.
+"""An HTTP server with every behaviour that the HTTP port must handle, for test_http_client.
 
 Prints its port, serves on loopback, and ends when its standard input closes. The path selects the behaviour;
 `/firmware/sensor/<version>` serves ranges of the file given as the argument, and needs the API key. With
@@ -131,7 +131,7 @@ class Handler(BaseHTTPRequestHandler):
 
 class Server(ThreadingHTTPServer):
     def handle_error(self, *_: object) -> None:
-        """A client that goes away is part of the test."""
+        """Ignore clients that disconnect: they are part of the test."""
 
 
 server = Server(("127.0.0.1", 0), Handler)

@@ -11,9 +11,9 @@
 
 /// Records a row of the project's proof (tools/prove.py) when OTA_PROOF_DIR names its folder.
 /// @param kind attacks, inputs, cuts, outages or objects.
-/// @param what for people: ASCII without `"` and `\`.
-/// @param tried how many there were. All of them were withstood: a program of which any test has failed so
-///        far leaves no row.
+/// @param what description for people: ASCII without `"` and `\`.
+/// @param tried how many there were, all of them withstood: if any test of the program has failed so far,
+///        nothing is recorded.
 inline void report_proof(const std::string& kind, const std::string& what, std::uint64_t tried) {
     const char* folder = std::getenv("OTA_PROOF_DIR");
     if (folder == nullptr || !testing::UnitTest::GetInstance()->Passed()) {

@@ -9,8 +9,8 @@
 
 namespace ota::test {
 
-/// A release as the pipeline would announce it. Fields that are JSON text are put in as they are, so
-/// that a test can say anything there.
+/// A release as the pipeline would announce it. Fields with JSON text are inserted unchanged, so that a
+/// test can put anything there.
 struct Release {
     // Signed
     int schema = 1;
@@ -34,7 +34,7 @@ struct Release {
     [[nodiscard]] std::string manifest() const;
     [[nodiscard]] std::string envelope() const;
     [[nodiscard]] std::string notification() const;
-    /// The notification with another envelope than its own.
+    /// The notification with a different envelope.
     [[nodiscard]] std::string notification_with(const std::string& envelope) const;
 };
 
@@ -44,7 +44,7 @@ std::string seal(const SigningKey& key, const std::string& payload,
 
 std::string sha256_hex(const std::vector<std::uint8_t>& bytes);
 
-/// `text` with the first `from` replaced; fails when there is none.
+/// `text` with the first `from` replaced; fails if there is none.
 std::string replaced(std::string text, const std::string& from, const std::string& to);
 
 }  // namespace ota::test

@@ -9,7 +9,7 @@
 
 namespace ota::test {
 
-/// An RSA key that signs as the build server does. Made anew in every run.
+/// An RSA key that signs as a build server does. Every run makes a new one.
 class SigningKey {
 public:
     explicit SigningKey(unsigned bits = 2048);
@@ -29,7 +29,7 @@ private:
     std::string key_id_;
 };
 
-/// The key that devices trust, the next one that they trust too, and one that they do not.
+/// The two keys that devices trust, and one that they do not.
 const SigningKey& trusted_key();
 const SigningKey& second_trusted_key();
 const SigningKey& attacker_key();

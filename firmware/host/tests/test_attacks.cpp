@@ -1,5 +1,5 @@
-// An attacker who controls MQTT and HTTP, and has every release that was ever signed, but not the key.
-// Whatever he does, no byte reaches the running slot or otadata, and the device keeps what it runs.
+// An attacker who controls MQTT and HTTP and has every release ever signed, but not the key. Whatever they
+// do, no byte reaches the running slot or otadata, and the device keeps running its app.
 
 #include <gtest/gtest.h>
 
@@ -34,7 +34,7 @@ protected:
         EXPECT_EQ(world.stored_sequence(), 0);
     }
 
-    /// The message is refused for this reason before a byte of the image is asked for, however it comes.
+    /// The message is refused for this reason before a byte of the image is requested, on any way in.
     void refused_unheard(const std::string& message, Reason reason) {
         for (const char* topic :
              {"/firmware_update", "/firmware_update/product/sensor", "/firmware_update/AA:BB:CC:DD:EE:01"}) {
@@ -52,7 +52,7 @@ protected:
         EXPECT_EQ(world.update_slot_bytes(), update_slot);
     }
 
-    /// The genuine release is announced, but the server misbehaves: the update ends in this reason.
+    /// The release is genuine, but the server misbehaves: the update fails for this reason.
     void fails_while_streaming(Reason reason) {
         world.notify(genuine.notification());
         world.run([&] { return world.recorder.saw(reason); }, 24 * kHour_ms);
@@ -75,7 +75,7 @@ protected:
     std::vector<std::uint8_t> update_slot;
 };
 
-// What is not signed
+// Unsigned data
 
 TEST_F(Attack, EnvelopeByHisOwnKey) {
     refused_unheard(forged.notification(), Reason::envelope_untrusted_key);
@@ -93,7 +93,7 @@ TEST_F(Attack, GenuineSignatureOverAnotherPayload) {
 }
 
 TEST_F(Attack, SignedDocumentOfAnotherType) {
-    // Something else that the key signed must not pass for a manifest.
+    // Other data signed by the key must not pass as a manifest.
     const std::string envelope = seal(trusted_key(), genuine.manifest(), "application/vnd.in-toto+json");
     refused_unheard(genuine.notification_with(envelope), Reason::envelope_unknown_type);
 }
@@ -183,7 +183,7 @@ TEST_F(Attack, FloodOfAnOldReleaseUnderEverNewIdsIsToldEightTimesAnHour) {
     replay();
     world.run_for(kHour_ms - 60000);
     EXPECT_EQ(world.mqtt.published.size(), 8U);
-    // What was not told is told later, when it comes again.
+    // What was not reported is reported later, when it comes again.
     world.run_for(120000);
     replay();
     world.run_for(1000);
@@ -221,7 +221,7 @@ TEST_F(Attack, FloodDoesNotSilenceWhatTheCheckInBrings) {
     EXPECT_TRUE(world.recorder.saw_state("rejected:wrong_chip"));
 }
 
-// What is signed, but not for here and now: replay, freeze, mix-and-match, wrong recipient
+// Signed data in the wrong place or at the wrong time: replay, freeze, mix-and-match, wrong recipient
 
 TEST_F(Attack, ExpiredRelease) {
     genuine.expires = "2026-09-01T00:00:00Z";
@@ -309,7 +309,7 @@ TEST_F(Attack, PiecesOfTwoImagesMixed) {
 }
 
 TEST_F(Attack, ImageSignatureByAnotherKey) {
-    // Only who holds the key can make this: a signed manifest over an image that somebody else signed.
+    // Only the owner of the key can make this: a signed manifest for an image that someone else signed.
     genuine.image_signature =
         attacker_key().sign({reinterpret_cast<const char*>(genuine.image.data()), genuine.image.size()});
     world.serve(genuine);
@@ -330,7 +330,7 @@ TEST_F(Attack, WhatIsNoImage) {
         world.run([&] { return world.recorder.saw("given_up"); }, 24 * kHour_ms);
         EXPECT_TRUE(world.recorder.saw(reason)) << world.recorder.names();
         EXPECT_TRUE(world.recorder.saw_state(std::string("failed:") + to_string(reason)));
-        // Seen in the first bytes: none of it was written to the slot.
+        // Detected in the first bytes: nothing was written to the slot.
         EXPECT_EQ(world.update_slot_bytes(), update_slot);
         EXPECT_FALSE(world.recorder.saw("activated"));
     }
@@ -377,14 +377,14 @@ TEST_F(Attack, EndlessData) {
         return answer;
     });
     fails_while_streaming(Reason::too_many_bytes);
-    // At most the image and one byte a try, and the tries back off.
+    // At most the image and one byte per try, and the tries back off.
     EXPECT_LT(world.server.image_bytes_sent, 20 * genuine.image.size());
 }
 
 TEST_F(Attack, SlowRetrieval) {
     answer_images([&](const FakeServer::Seen& seen) {
         world.server.bytes_per_read = 1;
-        world.server.ms_per_read = 9000;  // Just below any time limit of the port.
+        world.server.ms_per_read = 9000;  // Just below the port's time limit.
         return FakeServer::range_answer(seen, genuine.image);
     });
     world.notify(genuine.notification());
@@ -511,7 +511,7 @@ TEST(Replay, OlderReleaseIsRefusedAfterANewerOne) {
     const std::vector<std::uint8_t> before = world.boot_relevant_flash();
     world.recorder.states.clear();
 
-    // Also when it allows a downgrade: that was for its own time.
+    // Even if it allows a downgrade, because its sequence is old.
     older.allow_downgrade = true;
     for (const Release& release : {older, newer}) {
         world.notify(release.notification());
@@ -549,7 +549,7 @@ TEST(Replay, ReleaseWhoseImageIsBadIsGivenUpAfterThreeTries) {
     EXPECT_EQ(world.server.image_bytes_sent, 3 * other.image.size());
 }
 
-// What every reason of a refusal is for, is shown above or in test_update.cpp.
+// Each reason for a refusal is provoked above or in test_update.cpp.
 
 TEST(Reasons, EveryOneOfARefusalIsReachedInThisFile) {
     const std::set<Reason> elsewhere{Reason::none,
@@ -566,7 +566,7 @@ TEST(Reasons, EveryOneOfARefusalIsReachedInThisFile) {
     }
     std::uint64_t provoked = 0;
     for (const Reason reason : kReasons) {
-        if (elsewhere.count(reason) == 0) {  // One of those may have been seen too, as a mere warning.
+        if (elsewhere.count(reason) == 0) {  // One of those may also occur here, as a warning.
             EXPECT_TRUE(reasons_seen().count(reason) != 0) << to_string(reason);
             ++provoked;
         }

@@ -1,4 +1,4 @@
-// The small formats: each value has one spelling, and nothing else passes.
+// The small formats: each value has only one valid spelling.
 
 #include <gtest/gtest.h>
 
@@ -334,7 +334,7 @@ TEST(JsonWriter, EscapesWhatJsonForbids) {
     EXPECT_EQ(json.finish(), R"({"a":"x\"\\\u000a\u0001","b":-5,"c":null})");
 }
 
-/// The first way to allocate in a line of code that firmware/README.md, "Out of memory", does not allow.
+/// The first allocation in a line of code that firmware/README.md, "Out of memory", does not allow.
 std::string forbidden_allocation(std::string_view code) {
     for (const std::string_view header : {"<deque>", "<functional>", "<list>", "<map>", "<set>", "<sstream>",
                                           "<unordered_map>", "<unordered_set>", "<vector>"}) {

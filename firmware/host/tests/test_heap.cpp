@@ -1,6 +1,6 @@
-// How much heap an update takes, TLS and sockets left out, and that it keeps the rules for when there is none
-// (firmware/README.md, "Out of memory"). Counted in what malloc hands out, mbedTLS's RSA and SHA-256
-// included, on a machine whose pointers are twice as wide as the chip's.
+// How much heap an update takes, without TLS and sockets, and that it follows the rules for running out of it
+// (firmware/README.md, "Out of memory"). Counts what malloc allocates, mbedTLS's RSA and SHA-256 included, on
+// a machine with pointers twice as wide as the chip's.
 
 #include <gtest/gtest.h>
 #include <malloc.h>
@@ -26,10 +26,10 @@ namespace {
 std::atomic<bool> g_counting{false};
 std::atomic<std::int64_t> g_used{0};
 std::atomic<std::int64_t> g_peak{0};
-/// Blocks of this size are refused, so many times.
+/// This many blocks of this size are refused.
 std::atomic<std::size_t> g_refused_size{0};
 std::atomic<int> g_refusals{0};
-/// Blocks that were asked for while it was counted, and the number of the one that is refused.
+/// Requests for blocks while counting is on, and the number of the one to refuse.
 struct Requests {
     std::atomic<std::int64_t> count{0};
     std::atomic<std::int64_t> refused{-1};
@@ -44,9 +44,9 @@ struct Requests {
         return count++ != refused;
     }
 };
-/// Where a refusal is an answer: malloc, calloc, realloc and new (std::nothrow), by us and by mbedTLS.
+/// Requests that may fail: malloc, calloc, realloc and new (std::nothrow), by us and by mbedTLS.
 Requests g_refusable;
-/// Where it is an exception here, and the end of the program on a chip: new.
+/// Requests whose failure is an exception here, and abort() on a chip: new.
 Requests g_throwing;
 
 void count(std::int64_t change) {
@@ -68,7 +68,7 @@ void* counted(void* block) {
 
 }  // namespace
 
-// Whatever library calls malloc in this program calls these.
+// Every library in this program calls these.
 extern "C" void* malloc(std::size_t size) {
     if (size == g_refused_size && g_refusals > 0) {
         --g_refusals;
@@ -100,7 +100,7 @@ extern "C" void* realloc(void* block, std::size_t size) {
     return moved;
 }
 
-// Those of the C++ library call each other, so that a refusal could not be told from an exception.
+// Replaced, because the C++ library implements the nothrow forms with the throwing ones.
 void* operator new(std::size_t size) {
     void* const block = g_throwing.ask(size) ? counted(__libc_malloc(size)) : nullptr;
     if (block == nullptr) {
@@ -142,7 +142,7 @@ namespace {
 
 constexpr std::int64_t kLimit = 24576;
 
-/// Suspends the count for what is test equipment in the middle of the update.
+/// Suspends the count while test code runs in the middle of an update.
 class NotCounted {
 public:
     NotCounted() : before_(g_counting) { g_counting = false; }
@@ -154,8 +154,8 @@ private:
     bool before_;
 };
 
-/// The world's fakes without the memory that only fakes take. What a port must hold, it holds here too:
-/// the payload that was received, and the head of an HTTP answer.
+/// The world's fakes, without the memory that only fakes need. What a real port holds counts here too: the
+/// received payload, and the head of an HTTP answer.
 class LeanStore final : public KeyValueStore {
 public:
     explicit LeanStore(KeyValueStore& store) : store_(store) {}
@@ -221,7 +221,7 @@ public:
         mqtt_.wait(timeout_ms);
         arrive();
     }
-    /// As in a port, a message takes its place at any time, and not when the manager looks.
+    /// As in a port, a message may arrive at any time, not only when the manager looks.
     void arrive() {
         if (!place_ && !claimed_ && !mqtt_.inbox.empty()) {
             place_.emplace().topic = mqtt_.inbox.front().first;
@@ -284,7 +284,7 @@ public:
     std::set<Reason> reasons;
 };
 
-/// The largest notification that there can be, with all its surplus in what is not signed.
+/// The largest possible notification, filled up with unsigned data.
 std::string fill_up(Release release) {
     release.more_notification = R"(,"max_delay":0,"padding":"")";
     const std::size_t size = release.notification().size();
@@ -293,7 +293,7 @@ std::string fill_up(Release release) {
     return release.notification();
 }
 
-/// The same with its surplus in the manifest, which stays in memory while its signature is verified.
+/// The same, filled up in the manifest, which stays in memory while its signature is verified.
 std::string fill_up_manifest(Release release) {
     release.more_manifest = R"(,"padding":"")";
     const std::size_t room = kMaxNotificationSize - release.notification().size();
@@ -313,7 +313,7 @@ TEST(Heap, StaysBelowTheLimitDuringAWholeUpdate) {
     const std::string notification = fill_up(release);
     ASSERT_EQ(notification.size(), kMaxNotificationSize);
     Release next = World::release("2.0.1");
-    next.expires = "2020-01-01T00:00:00Z";  // Refused, but only after all the work.
+    next.expires = "2020-01-01T00:00:00Z";  // Refused, but only after all checks.
     next.signer = &second_trusted_key();
     const std::vector<std::string> during_download{fill_up(next), fill_up_manifest(next)};
     ASSERT_GT(during_download[1].size(), kMaxNotificationSize - 16);
@@ -365,7 +365,7 @@ TEST(Heap, StaysBelowTheLimitDuringAWholeUpdate) {
     };
     while (world.clock.now_ms < 5000 + 10000 && !observer.saw("checked_in")) {
         mqtt.wait(manager->step());
-        deliver(during_download[0]);  // So that one arrives while the check-in is under way.
+        deliver(during_download[0]);  // So that one arrives during the check-in.
     }
     run_until("checked_in");
     const std::int64_t checking_in = peak_since();
@@ -421,7 +421,7 @@ TEST(OutOfMemory, CheckInIsRepeatedWhenThereIsMemoryAgain) {
         FakeServer::Answer answer = world.server.answer(seen);
         if (seen.url.find("/devices/") != std::string::npos) {
             answer.head.status = 200;
-            answer.head.content_length = -1;  // So that room for the largest is asked for.
+            answer.head.content_length = -1;  // So that memory for the largest answer is requested.
             answer.body = notification;
         }
         return answer;
@@ -465,17 +465,17 @@ TEST(OutOfMemory, VerifierAsksForNothingThatItCannotDoWithout) {
     EXPECT_EQ(g_throwing.count, 0);
 }
 
-/// Lets one block of an update be refused. The release comes by check-in, and most of its image is
-/// in the slot from before a restart, so that all that a device does in an update is done.
+/// Refuses one block during an update. The release comes by check-in, and most of its image is in the slot
+/// from before a restart, so that the update goes through every step that there is.
 class Refusal {
 public:
     Refusal() {
-        release.signer = &second_trusted_key();  // The first key that is tried is not the one.
+        release.signer = &second_trusted_key();  // So that the first key tried does not match.
         release.more_notification = R"(,"cohort":{"percent":100,"salt":"salt"})";
         notification = release.notification();
     }
 
-    /// @return blocks that were asked for.
+    /// @return the number of requests.
     std::int64_t update(Requests& requests, std::int64_t refused) {
         World world;
         world.serve(release);
@@ -534,7 +534,7 @@ TEST(OutOfMemory, AnyOneBlockThatIsRefusedDelaysTheUpdateAtMost) {
         refusal.update(g_refusable, block);
     }
     EXPECT_EQ(refusal.restarts, 0);
-    // Not taken for a bad key, signature or image, nor for another part of the fleet.
+    // A lack of memory is not taken for a bad key, signature or image, or for the wrong cohort.
     const std::set<Reason> expected{Reason::none, Reason::out_of_memory};
     EXPECT_EQ(refusal.reasons, expected);
     std::printf("[ SWEEP    ] blocks of memory refused, one by one: %lld\n", static_cast<long long>(blocks));

@@ -74,7 +74,7 @@ TEST_F(HttpClientTest, SendsTheHeadersGivenAndNoOthersOfConsequence) {
     EXPECT_NE(echo.find("Range: bytes=0-1\n"), std::string::npos);
     EXPECT_EQ(echo.find("Accept-Encoding"), std::string::npos) << echo;
     const std::string without = body_of("/echo");
-    EXPECT_EQ(without.find("x-api-key"), std::string::npos) << "headers of the request before";
+    EXPECT_EQ(without.find("x-api-key"), std::string::npos) << "headers of the previous request";
 }
 
 TEST_F(HttpClientTest, KeepsOneConnection) {

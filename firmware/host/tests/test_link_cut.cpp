@@ -1,5 +1,5 @@
-// Drops the connection after every chunk, within every chunk, and at random. No cut makes the device
-// fetch more than one chunk twice, and the image that arrives is the right one.
+// Drops the connection after every chunk, within every chunk, and at random. The device never fetches more
+// than one chunk twice, and the image always arrives intact.
 
 #include <gtest/gtest.h>
 

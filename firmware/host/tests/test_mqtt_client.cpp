@@ -17,7 +17,7 @@ constexpr const char* kTopics[] = {"/firmware_update", "/firmware_update/product
 
 class MqttClientTest : public ::testing::Test {
 protected:
-    /// The broker begins without the sessions of the test before.
+    /// The broker starts without the sessions of the previous test.
     void SetUp() override {
         broker().stop();
         broker().start();
@@ -95,7 +95,7 @@ TEST_F(MqttClientTest, HoldsOneMessageAndTheNextOneBack) {
     send(*sender, kTopics[0], "one");
     send(*sender, kTopics[0], "two");
     receiver->wait(300);
-    EXPECT_EQ(receiver->waiting(), nullptr) << "the place is claimed";
+    EXPECT_EQ(receiver->waiting(), nullptr) << "the slot is claimed";
     receiver->release();
     ASSERT_TRUE(wait_for(*receiver, [&] { return receiver->waiting() != nullptr; }));
     EXPECT_EQ(receiver->waiting()->payload.data()[0], 'o');
@@ -131,7 +131,7 @@ TEST_F(MqttClientTest, SessionKeepsMessagesForADeviceThatIsAway) {
     ASSERT_TRUE(wait_for(*receiver, [&] { return receiver->waiting() != nullptr; }));
     EXPECT_EQ(std::string(receiver->waiting()->payload.data(), receiver->waiting()->payload.size()),
               "while away");
-    // It may have come before the last SUBACK, and can be answered all the same.
+    // It may arrive before the last SUBACK, and can be answered even then.
     EXPECT_TRUE(receiver->publish("/firmware_update/AA:BB:CC:DD:EE:01/status", "{}", 2));
 }
 

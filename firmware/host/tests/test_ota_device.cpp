@@ -1,5 +1,5 @@
-// The program `ota_device` as it is: a real process with a flash file, a real broker with mutual TLS, a
-// real HTTP server, real restarts, and SIGKILL for the power cut.
+// The real program `ota_device`: a process with a flash file, a broker with mutual TLS, an HTTP server,
+// restarts, and SIGKILL as the power cut.
 
 #include <gtest/gtest.h>
 
@@ -112,8 +112,8 @@ TEST_F(OtaDevice, InstallsWhatIsAnnouncedAndRunsItAfterItsRestart) {
     start_server();
     const auto device = start_device({"--exit-on", "installed"});
     ASSERT_TRUE(device->read_until("\"checked_in\"", kLimit_ms)) << device->output();
-    // Nothing keeps a message for a device that the broker has never seen, and it may not have subscribed
-    // yet.
+    // The broker keeps no message for a device that it has never seen, and this one may not have
+    // subscribed yet.
     bool accepted = false;
     for (int attempt = 0; attempt < 30 && !accepted; ++attempt) {
         publish(release.notification());
@@ -125,7 +125,7 @@ TEST_F(OtaDevice, InstallsWhatIsAnnouncedAndRunsItAfterItsRestart) {
     EXPECT_NE(installed->find(R"("running_version":"2.0.0")"), std::string::npos) << *installed;
     EXPECT_EQ(device->wait(), 0);
 
-    // The next time it is switched on it still runs that, and wants nothing.
+    // When it is switched on again, it still runs that version and does not update.
     write_file(directory + "/notification.json", release.notification());
     const auto again = start_device({"--exit-on", "ignored"});
     const auto booted = again->read_until("\"booted\"", kLimit_ms);

@@ -1,4 +1,4 @@
-// The flash of a PC: otadata and boot as ESP-IDF does them, and values that survive any cut.
+// The flash on a PC: otadata and booting as in ESP-IDF, and values that survive any power cut.
 
 #include <gtest/gtest.h>
 
@@ -135,8 +135,8 @@ TEST_F(Slots, ImageThatDecayedAfterActivationIsNotBooted) {
     EXPECT_EQ(slots->running_slot(), 0);
 }
 
-/// Cuts the power in `work` at each of its writes and erases, in three ways; after each cut `check` looks at
-/// the device that was switched on again. @return how many cuts.
+/// Cuts the power at each write and erase of `work`, in three ways. After each cut, `check` examines the
+/// device when it is switched on again. @return the number of cuts.
 std::uint64_t cut_everywhere(std::vector<std::uint8_t>& bytes, CuttableFlash& flash,
                              const std::function<void()>& power_on, const std::function<void()>& work,
                              const std::function<void()>& check) {
@@ -191,7 +191,7 @@ TEST_F(Slots, InterruptedVerdictFallsBackToTheOtherEntry) {
         bytes, *flash, [this] { power_on(); },
         [this] { ASSERT_EQ(slots->mark_running_valid(), PortResult::ok); },
         [&] {
-            // On trial still, or back on the old app when the verdict was lost; free to try again in the end.
+            // Still on trial, or back on the old app if the verdict was lost. It can always try again.
             ASSERT_TRUE(slots);
             ASSERT_EQ(slots->mark_running_valid(), PortResult::ok);
             EXPECT_EQ(slots->state(slots->running_slot()), SlotState::valid);
@@ -206,7 +206,7 @@ TEST_F(Slots, OtadataThatNamesAnotherAppThanTheRunningOneIsRestored) {
     power_on();
     ASSERT_EQ(slots->mark_running_valid(), PortResult::ok);
     bytes[posix::kSlotOffset[1] + 1000] ^=
-        1;  // The bootloader takes the other one, and leaves otadata alone.
+        1;  // The bootloader takes the other app, and does not change otadata.
     power_on();
     ASSERT_EQ(slots->running_slot(), 0);
     ASSERT_EQ(entry(1).ota_seq, 2U);

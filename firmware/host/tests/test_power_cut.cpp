@@ -24,8 +24,8 @@ public:
         total_bytes = release.image.size();
     }
 
-    /// Boots and runs until the update is installed and reported, through any cut. Every boot must find
-    /// an image.
+    /// Boots and runs until the update is installed and reported, through any cut. Each boot must find an
+    /// image.
     void live() {
         bool on = false;
         for (int lives = 0; lives < 60; ++lives) {
@@ -45,7 +45,7 @@ public:
                 ++cuts;
             }
         }
-        FAIL() << "too many lives";
+        FAIL() << "too many boots";
     }
 
     void check_installed(const std::string& where) {
@@ -53,7 +53,7 @@ public:
         EXPECT_EQ(stored_sequence(), 100) << where;
         EXPECT_EQ(slots->state(slots->running_slot()), SlotState::valid) << where;
         EXPECT_FALSE(NVSStorageHandler(*store).pending()) << where;
-        // A cut costs at most one chunk that is fetched again.
+        // After a cut, at most one chunk is fetched again.
         EXPECT_LE(server.image_bytes_sent, total_bytes + static_cast<std::uint64_t>(cuts) * kChunk) << where;
     }
 
@@ -107,7 +107,7 @@ TEST(PowerCut, TwiceInOneUpdate) {
         SweptWorld world;
         const auto how = [&] { return static_cast<Cut>(generator() % 3); };
         const std::uint64_t first = generator() % operations;
-        const std::uint64_t second = generator() % (operations - first);  // What is left at least.
+        const std::uint64_t second = generator() % (operations - first);  // At least this many are left.
         const std::string where = "operations " + std::to_string(first) + " and " + std::to_string(second) +
                                   ", run " + std::to_string(run);
         SCOPED_TRACE(where);
@@ -123,7 +123,7 @@ TEST(PowerCut, TwiceInOneUpdate) {
         if (HasFatalFailure()) {
             return;
         }
-        // Only where both cuts hit within reach of one another is the first try lost altogether.
+        // The first try is lost only if the two cuts are close together.
         EXPECT_EQ(world.running_version(), "2.0.0");
         EXPECT_EQ(world.stored_sequence(), 100);
         pairs += world.cuts == 2 ? 1 : 0;

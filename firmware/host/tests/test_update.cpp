@@ -259,7 +259,7 @@ TEST_F(Update, VersionAutoIsTakenFromTheNotification) {
 }
 
 TEST_F(Update, VersionNobodySignedDoesNotStandInTheWayOfASignedOne) {
-    // The attack: a genuine "auto" manifest announced as 999.0.0, so that nothing is ever newer.
+    // The attack: announce a genuine "auto" manifest as 999.0.0, so that nothing is ever newer.
     release.version = "auto";
     release.announced_version = "999.0.0";
     world.serve(release);
@@ -275,7 +275,7 @@ TEST_F(Update, VersionNobodySignedDoesNotStandInTheWayOfASignedOne) {
     EXPECT_EQ(world.running_version(), "2.1.0");
 }
 
-// What of a genuine release is not signed, and was forged in a message that came before the check-in
+// Unsigned fields of a genuine release, forged in a message before the check-in
 
 TEST_F(Update, CheckInCorrectsAForgedVersion) {
     release.version = "auto";
@@ -300,7 +300,7 @@ TEST_F(Update, CheckInCorrectsAForgedDelay) {
     ASSERT_GT(world.recorder.events.back().value, 60000);
     world.server.check_in_body = release.notification();
     ASSERT_TRUE(world.run([&] { return world.recorder.saw("download_started"); }, 60000));
-    // The forgery comes again, and the check-in has been heard.
+    // The forgery comes again, but the check-in counts.
     world.notify(slow.notification());
     ASSERT_TRUE(world.run_to_report("installed", 60000));
     EXPECT_NE(world.mqtt.published.back().second.find(release.release_id), std::string::npos);
@@ -346,7 +346,7 @@ TEST_F(Update, CheckInEndsWhatWasAcceptedForAForgedVersionOnly) {
 }
 
 TEST_F(Update, CheckInThatSaysTheSameChangesNothing) {
-    int left = 5;  // The link breaks once, and the server stays away over the next check-in.
+    int left = 5;  // The link breaks once, and the server is unavailable until after the next check-in.
     world.server.cut = [&] { return world.server.image_bytes_sent > 50000 && --left == 0; };
     world.notify(release.notification());
     world.server.check_in_body = release.notification();
@@ -415,7 +415,7 @@ TEST_F(Update, ImageByCableIsNotTheReleaseThatWasOnItsTrialThere) {
         one.serve(release);
         one.notify(release.notification());
         ASSERT_TRUE(one.run([] { return false; }));
-        if (marked_valid) {  // And then the power failed.
+        if (marked_valid) {  // The power failed right after.
             ASSERT_TRUE(one.boot());
             ASSERT_EQ(one.slots->mark_running_valid(), PortResult::ok);
         }
@@ -429,7 +429,7 @@ TEST_F(Update, ImageByCableIsNotTheReleaseThatWasOnItsTrialThere) {
         EXPECT_EQ(one.stored_sequence(), 0);
         EXPECT_FALSE(one.recorder.saw_state("installed"));
         EXPECT_FALSE(NVSStorageHandler(*one.store).pending());
-        // Its bytes are not looked for in the other slot.
+        // The device does not look for its bytes in the other slot.
         one.notify(release.notification());
         ASSERT_TRUE(one.run_to_report("installed"));
         EXPECT_FALSE(one.recorder.saw(Reason::image_sha256_mismatch));
@@ -537,7 +537,7 @@ TEST_F(Update, TrialThatOtadataHasForgottenStillCounts) {
     ASSERT_TRUE(world.run([] { return false; }));
     ASSERT_TRUE(world.boot());
     ASSERT_EQ(world.manager->state(), UpdateState::self_test);
-    // The power fails while the bootloader rewrites the entry to undo it: erased, and not yet written.
+    // The power fails while the bootloader rewrites the entry to undo it: it is erased, but not yet written.
     ASSERT_TRUE(world.flash->erase_sector(posix::kOtaDataOffset + kFlashSectorSize));
     ASSERT_TRUE(world.boot());
     EXPECT_EQ(world.running_version(), "1.0.0");
@@ -550,7 +550,7 @@ TEST_F(Update, AppThatFailsStaysWhenThereIsNoOther) {
     world.notify(release.notification());
     ASSERT_TRUE(world.run([] { return false; }));
     ASSERT_TRUE(world.boot());
-    world.bytes[posix::kSlotOffset[0] + 5000] ^= 1;  // The old app decays meanwhile.
+    world.bytes[posix::kSlotOffset[0] + 5000] ^= 1;  // Meanwhile, the old app is damaged.
     ASSERT_TRUE(world.run_to_report("failed:self_test_failed"));
     EXPECT_EQ(world.slots->running_slot(), 1);
     EXPECT_EQ(world.running_version(), "2.0.0");
@@ -587,7 +587,7 @@ TEST_F(Update, FailedReleaseIsTriedAgainWithBackOffAndThenNoMore) {
     EXPECT_LT(delays[2], 150000U);
     EXPECT_TRUE(world.recorder.saw(Reason::failed_before));
 
-    // The next release starts with a clean sheet.
+    // The next release starts from zero.
     world.recorder.passes = true;
     Release next = World::release("2.1.0");
     next.sequence = 101;
@@ -653,7 +653,7 @@ TEST_F(Update, SlotThatAnotherImageHasOverwrittenIsNotGoneOnWith) {
     world.serve(next);
     world.notify(next.notification());
     world.server.image_bytes_sent = 0;
-    ASSERT_TRUE(world.run([&] { return world.server.image_bytes_sent > 5000; }));  // Not a chunk yet.
+    ASSERT_TRUE(world.run([&] { return world.server.image_bytes_sent > 5000; }));  // Less than a chunk.
     ASSERT_TRUE(world.boot());
     world.notify(release.notification());
     ASSERT_TRUE(world.run_to_report("installed"));
@@ -716,7 +716,7 @@ TEST_F(Update, BackOffDoublesUpToItsLimitWhileTheServerIsAway) {
         EXPECT_LE(delay, base + base / 4);
         base = std::min(base * 2, static_cast<std::int64_t>(6 * kHour_ms));
     }
-    // The count outlives a restart.
+    // The count survives a restart.
     const auto failure = NVSStorageHandler(*world.store).failure();
     ASSERT_TRUE(failure);
     EXPECT_EQ(failure->link_failures, delays.size());
@@ -765,7 +765,7 @@ TEST_F(Update, BackOffBeginsAnewAfterAChunk) {
         EXPECT_LE(next_delay(), 2000);
         EXPECT_TRUE(one.recorder.saw("chunk_confirmed"));
         away = true;
-        // A bad image counts until the end.
+        // A bad image keeps counting.
         const std::int64_t first = after_bad_image ? 120000 : 60000;
         const std::int64_t delay = next_delay();
         EXPECT_GE(delay, first);
@@ -839,7 +839,7 @@ TEST_F(Update, FollowsOneRedirectWithoutShowingTheKey) {
         EXPECT_EQ(request.headers.count("x-api-key"), is_api ? 1U : 0U) << request.url;
         to_api += is_api && request.url.find("/firmware/") != std::string::npos ? 1 : 0;
     }
-    EXPECT_EQ(to_api, 1);  // The address is kept for the pieces that follow.
+    EXPECT_EQ(to_api, 1);  // Later pieces use the same address.
 }
 
 TEST_F(Update, PresignedAddressThatHasExpiredIsAskedForAgain) {

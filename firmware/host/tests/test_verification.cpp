@@ -1,4 +1,4 @@
-// Envelope, manifest, notification and the decision: the rules without a device around them.
+// Envelope, manifest, notification and decision: the rules, without a device around them.
 
 #include <gtest/gtest.h>
 
@@ -96,7 +96,7 @@ TEST_F(Verification, OneGoodSignatureAmongOthersIsEnough) {
     const std::string good = seal(trusted_key(), "payload");
     const std::string bad = R"({"keyid":")" + trusted_key().key_id() + R"(","sig":"AAAA"},)";
     EXPECT_EQ(verify(replaced(good, R"("signatures":[)", R"("signatures":[)" + bad)), Reason::none);
-    // Past the limit no signature is looked at, so that nobody can buy work with a long list.
+    // Signatures past the limit are ignored, so that a long list cannot cause work.
     EXPECT_EQ(verify(replaced(good, R"("signatures":[)", R"("signatures":[)" + bad + bad + bad + bad)),
               Reason::envelope_bad_signature);
 }

@@ -7,7 +7,7 @@ add_library(ota_test_support STATIC
 target_include_directories(ota_test_support PUBLIC tests)
 target_link_libraries(ota_test_support PUBLIC ota_sanitized GTest::gtest PRIVATE ota_warnings)
 
-# One program and one ctest entry a file; the sweeps print what they swept.
+# One program and one ctest entry per file. The sweeps print their figures.
 function(add_ota_test name)
     add_executable(${name} tests/${name}.cpp)
     target_link_libraries(${name} PRIVATE ota_test_support GTest::gtest_main ota_warnings)
@@ -30,12 +30,12 @@ add_ota_test(test_mqtt_client)
 add_ota_test(test_ota_device)
 add_dependencies(test_ota_device ota_device)
 
-# The benchmark of a device's update, likewise without sanitizers, which cost CPU time.
+# The benchmark of a device's update. Also without sanitizers, because they cost CPU time.
 add_executable(bench_device ../../bench/device.cpp tests/fake_world.cpp tests/release_builder.cpp tests/signing_key.cpp)
 target_include_directories(bench_device PRIVATE tests)
 target_link_libraries(bench_device PRIVATE ota_plain GTest::gtest ota_warnings)
 
-# Counts what malloc hands out, so it is built without sanitizers, which put their own in its place.
+# Counts what malloc allocates, so it is built without sanitizers, which replace malloc.
 add_executable(test_heap tests/test_heap.cpp tests/fake_world.cpp tests/release_builder.cpp tests/signing_key.cpp)
 target_include_directories(test_heap PRIVATE tests)
 target_link_libraries(test_heap PRIVATE ota_plain GTest::gtest GTest::gtest_main ota_warnings)

@@ -266,7 +266,7 @@ bool JsonReader::integer(std::int64_t& value) {
 bool JsonReader::number(double& value) {
     std::string_view text;
     bool is_integer = false;
-    char copy[32];  // strtod wants a terminator, and no number of the contracts is longer.
+    char copy[32];  // strtod needs a terminator, and no number in the contracts is longer.
     if (!number_text(text, is_integer)) {
         return false;
     }
@@ -302,7 +302,7 @@ bool JsonReader::skip_string() {
 
 bool JsonReader::skip() {
     const int outer_depth = depth_;
-    // A loop, not a recursion: the stack of a task on the chip is small.
+    // A loop and not recursion, because a task on the chip has a small stack.
     do {
         if (depth_ > outer_depth) {
             const bool is_object = (object_mask_ & (1U << static_cast<unsigned>(depth_ - 1))) != 0;

@@ -3,7 +3,7 @@
 namespace ota {
 namespace {
 
-/// Takes `count` digits from the front. @return -1 when they are not there.
+/// Removes `count` digits from the front. @return their value, or -1 if there are fewer.
 int take_digits(std::string_view& text, std::size_t count) {
     if (text.size() < count) {
         return -1;

@@ -14,7 +14,7 @@ bool is_numeric(std::string_view text) {
     return std::all_of(text.begin(), text.end(), is_digit);
 }
 
-/// Takes what stands before the next `separator` off the front, and the separator with it.
+/// Removes the text before the next `separator` from the front, together with the separator, and returns it.
 std::string_view take_until(std::string_view& text, char separator) {
     const std::size_t at = std::min(text.find(separator), text.size());
     const std::string_view head = text.substr(0, at);

@@ -24,7 +24,7 @@ Reason reason_of(HttpResult result) {
     return Reason::connection_lost;
 }
 
-/// Percent-encodes for a query: `+` in a version would be read as a space there.
+/// Percent-encodes a version for a query, where `+` would mean a space.
 std::string encode_query(std::string_view text) {
     constexpr char kDigits[] = "0123456789ABCDEF";
     std::string encoded;
@@ -63,7 +63,7 @@ Reason ApiClient::get(const char* url, const char* accept, const char* range, bo
 }
 
 bool ApiClient::may_redirect_to(std::string_view url) const {
-    // Plain HTTP only where the API itself is plain HTTP: a local cloud on the same machine.
+    // Plain HTTP only if the API itself uses it, as a local cloud does.
     const bool api_is_plain = std::string_view(config_.api_url).substr(0, 7) == "http://";
     return url.substr(0, 8) == "https://" || (api_is_plain && url.substr(0, 7) == "http://");
 }
@@ -74,10 +74,10 @@ std::string ApiClient::image_url(std::string_view version) const {
     return url;
 }
 
-/// Fills `body`, which is as large as the body may be, and cuts it to what came.
+/// Fills `body`, which is as large as the answer may be, and cuts it to the received size.
 Reason ApiClient::read_body(HeapText& body) {
     std::size_t size = 0;
-    // A server that sends a byte now and then would otherwise hold the update task for hours.
+    // Otherwise a trickling server could block the update task for hours.
     const std::uint64_t deadline = clock_.uptime_ms() + kCheckInLimit_ms;
     while (clock_.uptime_ms() < deadline) {
         std::size_t received = 0;

@@ -15,7 +15,7 @@ std::uint32_t BackOff::delay_ms(std::uint32_t failures) {
 }
 
 std::uint32_t BackOff::random_up_to(std::uint32_t limit) {
-    // The bias of the modulo is below one in 49 for a day in milliseconds: of no account for a delay.
+    // For a day in milliseconds, the bias of the modulo is below 1 in 49, which does not matter for a delay.
     return limit == 0 ? 0 : random_.next() % limit;
 }
 

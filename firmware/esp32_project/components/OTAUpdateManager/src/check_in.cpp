@@ -6,7 +6,7 @@ namespace ota {
 namespace {
 
 constexpr std::uint32_t kSecond_ms = 1000;
-/// Spread of the first check-in, when a whole site gets its power back at once.
+/// Spreads the first check-ins when the power returns to a whole site.
 constexpr std::uint32_t kBootSpread_s = 10;
 
 }  // namespace
@@ -22,7 +22,7 @@ void CheckIn::ask(std::uint64_t now, HeapText& body) {
     const Reason reason = api_.check_in(context_.running.version, body);
     if (reason == Reason::none) {
         failures_ = 0;
-        // Ten per cent either way, so that a fleet that was switched on together drifts apart.
+        // Up to 10 % sooner or later, so that devices that were switched on together drift apart.
         next_ms_ = now + interval - interval / 10 + context_.back_off.random_up_to(interval / 5);
         reporter_.event("checked_in", "update", body ? 1 : 0);
         return;

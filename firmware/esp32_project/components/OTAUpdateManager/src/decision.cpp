@@ -7,15 +7,15 @@
 namespace ota {
 namespace {
 
-/// The version that the release claims: signed, or, with "auto", what the notification says.
+/// The version of the release: the signed one or, with "auto", the one in the notification.
 std::string_view release_version(const Manifest& manifest, const Notification& notification) {
     return manifest.version_is_auto() ? notification.version : manifest.version;
 }
 
 bool version_is_newer(const Manifest& manifest, const Notification& notification, const DeviceFacts& device) {
-    // A running version that nobody signed cannot stand against a signed release: whoever forges
-    // notifications could otherwise make the device call itself 999.0.0 and refuse all that follows.
-    // The sequence, always signed, still forbids the way back. A running version that is no SemVer
+    // An unsigned running version must not block a signed release. Otherwise anyone who forges
+    // notifications could make the device call itself 999.0.0 and refuse all later releases. The
+    // sequence, which is always signed, still prevents a rollback. A running version that is not SemVer
     // (an image flashed by cable) is older than any release.
     if (!device.running_version_is_authentic || !is_semver(device.running_version)) {
         return true;
@@ -39,7 +39,7 @@ Reason check_cohort(const Cohort& cohort, const MacAddress& mac) {
         fraction = (fraction << 8U) | digest[static_cast<std::size_t>(i)];
     }
     constexpr double kTwoTo32 = 4294967296.0;
-    // Both sides are exact in a double, so that the pipeline decides alike at every boundary.
+    // Both sides are exact in a double, so that device and pipeline agree at every boundary.
     const bool inside = static_cast<double>(fraction) * 100.0 < cohort.percent * kTwoTo32;
     return inside ? Reason::none : Reason::not_in_cohort;
 }

@@ -12,7 +12,7 @@ namespace {
 
 constexpr std::uint32_t kSecond_ms = 1000;
 
-/// Reasons that lie in the image itself, so that fetching on does not help.
+/// Faults of the image itself: to continue the download would not help.
 bool is_about_image(Reason reason) {
     switch (reason) {
         case Reason::image_bad_header:
@@ -40,8 +40,8 @@ Download::Result Download::step(std::uint64_t now) {
 
 Reason Download::work(std::uint64_t now) {
     if (!is_receiving()) {
-        // Before every request and before the verdict, for the release may expire while a broken link is
-        // waited for.
+        // Checked before every request and before the verdict, because the release may expire during a
+        // long back-off.
         const auto unix_time = context_.ports.clock.unix_time();
         if (unix_time && *unix_time >= context_.release->expires) {
             return Reason::release_expired;
@@ -70,7 +70,7 @@ Reason Download::begin() {
         return reason;
     }
     if (state.written == 0 && !context_.storage.set(DownloadProgress{release.sha256, 0})) {
-        // What the slot holds of another image must be forgotten before it is overwritten.
+        // Progress of another image in the slot must be forgotten before the slot is overwritten.
         return Reason::storage_error;
     }
     if (state.written < release.size && context_.ports.slots.begin(state.written) != PortResult::ok) {
@@ -83,9 +83,9 @@ Reason Download::begin() {
     return Reason::none;
 }
 
-/// Takes up what a download of the same image left in the slot before a restart: its bytes go through
-/// the hash again, so that what is signed at the end is what is in flash. What cannot be read, or does
-/// not look like the start of an image any more, is fetched again.
+/// Resumes a download of the same image that a restart interrupted. The bytes in the slot go through the
+/// hash again, so that the signature is checked over what is in flash. If they cannot be read, or no
+/// longer look like the start of an image, they are fetched again.
 /// @return none or out_of_memory.
 Reason Download::resume_from_flash() {
     const AcceptedRelease& release = *context_.release;
@@ -119,8 +119,8 @@ Reason Download::request_next_piece() {
     const AcceptedRelease& release = *context_.release;
     const UpdateConfig& config = context_.config;
     const std::uint32_t begin = received();
-    // To the next multiple of the chunk, so that after a cut in the middle the pieces, and with them
-    // the confirmed offsets, fall back into step.
+    // Up to the next multiple of the chunk size, so that after an interruption the pieces, and with them
+    // the confirmed offsets, are aligned again.
     const std::uint32_t end = std::min(release.size, (begin / config.chunk_size + 1) * config.chunk_size);
     const Reason reason = downloader_.open(release.version, release.sha256, {begin, end, release.size});
     state_->request_open = reason == Reason::none;
@@ -187,7 +187,7 @@ Reason Download::check_head(const std::uint8_t* head, std::size_t size) {
         return reason;
     }
     if (app_version != release.version) {
-        // An Arduino-built image carries its core's version there, so this is a warning as a rule.
+        // Usually only a warning: an image built with Arduino has the version of its core there.
         context_.observer.on_event(
             {"app_version_differs", release.id, app_version, Reason::app_version_mismatch});
         if (release.strict_app_version) {
@@ -210,13 +210,13 @@ Reason Download::confirm_progress() {
     state.confirmed = state.written;
     reporter_.event("chunk_confirmed", "offset", state.confirmed);
     if (state.confirmed <= release.furthest) {
-        return Reason::none;  // Fetched again, as from a server that makes the device start over each time.
+        return Reason::none;  // Fetched before, for example from a server that makes the device start over.
     }
     release.furthest = state.confirmed;
     return context_.storage.forget_link_failures(release.sequence) ? Reason::none : Reason::storage_error;
 }
 
-/// A server that drips bytes would otherwise keep the device in the download for ever.
+/// Otherwise a trickling server could keep the device downloading forever.
 Reason Download::watch_rate(std::uint64_t now) {
     DownloadState& state = *state_;
     if (now - state.window_start_ms < kRateWindow_ms) {
@@ -231,7 +231,7 @@ Reason Download::watch_rate(std::uint64_t now) {
 Reason Download::finish() {
     MqttClient& mqtt = context_.ports.mqtt;
     if (!mqtt.claim()) {
-        return Reason::none;  // A message is arriving: first that one, for the heap does not hold both.
+        return Reason::none;  // A message is arriving. It comes first, because the heap cannot hold both.
     }
     state_->buffer.reset();
     const Reason reason = verify_and_activate();
@@ -278,7 +278,7 @@ Download::Result Download::fail(Reason reason) {
     return is_about_image(reason) ? fail_image(reason) : fail_try(reason);
 }
 
-/// Nothing of the image is kept: it is fetched again from the start, unless it was bad too often.
+/// Discards the image. It is fetched again from the start, unless it was bad too often.
 Download::Result Download::fail_image(Reason reason) {
     AcceptedRelease& release = *context_.release;
     FailureRecord failure = context_.storage.failures_of(release.sequence);
@@ -296,7 +296,7 @@ Download::Result Download::fail_image(Reason reason) {
     return {Result::Next::retry, reason, context_.back_off.delay_ms(failure.attempts)};
 }
 
-/// The link, the server or this device failed, and the image may be good.
+/// The link, the server or this device failed, but the image may be good.
 Download::Result Download::fail_try(Reason reason) {
     FailureRecord failure = context_.storage.failures_of(context_.release->sequence);
     bool made_progress = state_ && state_->confirmed > state_->confirmed_before_try;
@@ -306,7 +306,7 @@ Download::Result Download::fail_try(Reason reason) {
         made_progress = false;
     } else if (reason == Reason::flash_error || reason == Reason::storage_error ||
                reason == Reason::out_of_memory) {
-        end();  // What is in RAM may not be what is in flash: begin from what NVS confirms.
+        end();  // RAM and flash may differ, so start again from the progress in NVS.
     } else {
         downloader_.close();
         if (state_) {
@@ -316,7 +316,7 @@ Download::Result Download::fail_try(Reason reason) {
     }
     std::uint32_t delay = 0;
     if (made_progress) {
-        // A poor link that still gets a chunk through each time is not a reason to back off.
+        // A poor link that still delivers a chunk each time is not a reason to back off.
         delay = kSecond_ms + context_.back_off.random_up_to(kSecond_ms);
     } else {
         ++failure.link_failures;
@@ -329,8 +329,8 @@ Download::Result Download::fail_try(Reason reason) {
     return {Result::Next::retry, reason, std::max(delay, api_.retry_after_s() * kSecond_ms)};
 }
 
-/// The server cannot go on where the download stands. What is in the slot is given up: the next try
-/// asks for the whole, and may then be answered with a 200.
+/// The server cannot resume the download, so its progress is discarded: the next try asks for the whole
+/// image, and then a 200 is a valid answer.
 void Download::start_over() {
     end();
     if (!context_.storage.clear_progress()) {

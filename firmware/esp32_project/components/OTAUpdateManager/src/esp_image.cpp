@@ -27,7 +27,7 @@ Reason check_image_head(const std::uint8_t* head, std::uint16_t chip_id, std::st
     const char* const version = reinterpret_cast<const char*>(head) + kVersionOffset;
     app_version.assign(version, strnlen(version, kVersionSize));
     if (app_version.size() > 1 && app_version.front() == 'v' && is_semver(app_version.c_str() + 1)) {
-        app_version.erase(0, 1);  // As `git describe` gives it.
+        app_version.erase(0, 1);  // As `git describe` writes it.
     }
     return Reason::none;
 }

@@ -17,7 +17,7 @@ Reason HTTPDownloader::open(std::string_view version, const Sha256Digest& sha256
 
     Reason reason = Reason::none;
     if (!redirect_url_.empty()) {
-        // The other host's ETag is its own business (S3: an MD5), so it is not looked at.
+        // The other host's ETag is not checked: in S3, for example, it is an MD5.
         reason = api_.get(redirect_url_.c_str(), kAccept, range_value, false, head);
         if (reason == Reason::none) {
             reason = check_range_response(head, range, {}, body_left_);
@@ -25,7 +25,7 @@ Reason HTTPDownloader::open(std::string_view version, const Sha256Digest& sha256
         if (reason == Reason::none) {
             return Reason::none;
         }
-        redirect_url_.clear();  // Such an address lives for minutes; the API gives the next one.
+        redirect_url_.clear();  // Such an address is valid for minutes; the API provides the next one.
     }
 
     const std::string url = api_.image_url(version);
@@ -58,7 +58,7 @@ Reason HTTPDownloader::read(void* buffer, std::size_t size, std::size_t& receive
     if (result == HttpResult::timed_out) {
         return Reason::none;
     }
-    if (result != HttpResult::ok || received == 0) {  // Also: ended before the length that it announced.
+    if (result != HttpResult::ok || received == 0) {  // Or the body is shorter than announced.
         close();
         return Reason::connection_lost;
     }
@@ -66,8 +66,8 @@ Reason HTTPDownloader::read(void* buffer, std::size_t size, std::size_t& receive
     if (body_left_ > 0) {
         return Reason::none;
     }
-    // One read beyond the end: it frees the connection, and shows a body that does not stop. When the
-    // link breaks only now, the piece is whole all the same.
+    // Reading past the end frees the connection, and reveals a body that is too long. If the link breaks
+    // only now, the piece is still complete.
     char surplus = 0;
     std::size_t surplus_size = 0;
     result = http_.read(&surplus, 1, surplus_size);

@@ -5,7 +5,7 @@
 namespace ota {
 namespace {
 
-/// Takes a decimal number off the front. @return false when there is none, or it is over 32 bits.
+/// Removes a decimal number from the front. @return false if there is none, or it exceeds 32 bits.
 bool take_number(std::string_view& text, std::uint32_t& value) {
     std::uint64_t number = 0;
     std::size_t digits = 0;
@@ -29,7 +29,7 @@ bool take_prefix(std::string_view& text, std::string_view prefix) {
     return true;
 }
 
-/// `bytes 0-99/1234` (RFC 9110, section 14.4). The unknown length `*` does not do: it must be signed.
+/// `bytes 0-99/1234` (RFC 9110, section 14.4). Not `*` for the length, which must be the signed one.
 bool parse_content_range(std::string_view text, ByteRange& range) {
     std::uint32_t last = 0;
     if (!take_prefix(text, "bytes ") || !take_number(text, range.begin) || !take_prefix(text, "-") ||
@@ -79,7 +79,7 @@ Reason check_range_response(const HttpResponseHead& head, const ByteRange& range
         return Reason::etag_mismatch;
     }
     if (head.status == 200) {
-        // The whole image. Appended to a partial download it would corrupt the slot.
+        // The whole image. Appending it to a partial download would corrupt the slot.
         if (range.begin != 0) {
             return Reason::range_ignored;
         }

@@ -12,7 +12,7 @@
 namespace ota {
 namespace {
 
-/// Reads a string and fails on an empty one, which no field of the manifest may be.
+/// Reads a string, and fails if it is empty, as no field of the manifest may be.
 bool read_text(JsonReader& json, std::string_view& value) {
     TextSpan text;
     if (!json.string(text) || text.size == 0) {
@@ -133,7 +133,7 @@ Reason parse_manifest(TextSpan payload, const MacAddress& device, Manifest& mani
     if (!json.finish()) {
         return Reason::manifest_malformed;
     }
-    // Before the fields are missed: another schema may well have others.
+    // Checked before missing fields, because another schema may have other fields.
     if (schema != 1) {
         return schema == -1 ? Reason::manifest_malformed : Reason::manifest_unsupported_schema;
     }

@@ -34,7 +34,7 @@ bool read_cohort(JsonReader& json, Cohort& cohort) {
     return (has_percent && has_salt) || json.fail();
 }
 
-/// Reads a text field that may be there once.
+/// Reads a text field that may occur once.
 void read_once(JsonReader& json, std::string_view& field) {
     TextSpan text;
     if (field.data() != nullptr) {
@@ -107,7 +107,7 @@ void shrink_notification(HeapText& text, Notification& notification) {
         std::string_view* view;
         std::size_t offset;
     };
-    std::array<Piece, 7 + 2 * Envelope::kMaxSignatures> pieces{};  // As many as are kept below.
+    std::array<Piece, 7 + 2 * Envelope::kMaxSignatures> pieces{};  // One for each piece kept below.
     std::size_t count = 0;
     const auto keep_span = [&](TextSpan& span) { pieces[count++] = {span, &span, nullptr, 0}; };
     const auto keep_view = [&](std::string_view& view) {

@@ -36,8 +36,8 @@ NotificationIntake::Outcome NotificationIntake::take(HeapText& text, Notificatio
     Notification notification;
     Reason reason = parse_notification(text.data(), text.size(), notification);
     if (reason == Reason::none && notification.withdrawn) {
-        // Not signed, and it need not be: who can forge this can as well keep the release back. The
-        // next check-in brings it again if it was a forgery.
+        // Not signed, and it need not be: anyone who can forge this can also hold the release back. If it
+        // was forged, the next check-in brings the release again.
         const bool is_ours = context_.release && context_.release->id == notification.release_id;
         return is_ours ? Outcome::withdrawn : Outcome::nothing;
     }
@@ -53,7 +53,7 @@ NotificationIntake::Outcome NotificationIntake::take(HeapText& text, Notificatio
     return judge(notification, manifest, source);
 }
 
-/// The envelope's signature, and that what stands beside it is what is signed.
+/// Checks the envelope's signature, and that the unsigned fields agree with the signed ones.
 Reason NotificationIntake::verify(HeapText& text, Notification& notification, Manifest& manifest) const {
     Sha256Digest digest;
     Reason reason = decode_envelope(notification.envelope, digest);
@@ -70,19 +70,18 @@ Reason NotificationIntake::verify(HeapText& text, Notification& notification, Ma
     return reason;
 }
 
-/// Decides over a release whose manifest is authentic.
+/// Decides about a release whose manifest is authentic.
 NotificationIntake::Outcome NotificationIntake::judge(const Notification& notification,
                                                       const Manifest& manifest, NotificationSource source) {
     const std::optional<AcceptedRelease>& release = context_.release;
     bool corrected = false;
     if (manifest.product == context_.config.product) {
-        // The API is who it says it is: of what is not signed, its word counts more than what was heard
-        // before.
+        // TLS authenticates the API, so for unsigned fields its answer counts more than an earlier message.
         corrected = source == NotificationSource::check_in && release &&
                     manifest.sequence == release->sequence &&
                     (notification.release_id != release->id || notification.version != release->version ||
                      notification.max_delay_s != release->max_delay_s);
-        // What is installed or under way comes again with every reconnect, as a retained message.
+        // Retained messages bring a release that is installed or under way again at every reconnect.
         const bool known = manifest.sequence == context_.running.sequence ||
                            (release && manifest.sequence <= release->sequence);
         if (known && !corrected) {
@@ -109,7 +108,7 @@ NotificationIntake::Outcome NotificationIntake::judge(const Notification& notifi
         }
         return corrected ? Outcome::disowned : Outcome::nothing;
     }
-    // Failures at another address say nothing of what is really to be fetched.
+    // Failures at the wrong address say nothing about the right one.
     if (corrected && notification.version != release->version &&
         !context_.storage.forget_link_failures(release->sequence)) {
         reporter_.storage_failed();
@@ -118,7 +117,7 @@ NotificationIntake::Outcome NotificationIntake::judge(const Notification& notifi
     return Outcome::accepted;
 }
 
-/// @param signature with room for the image's.
+/// @param signature already allocated in the size of the image's signature.
 void NotificationIntake::accept(const Notification& notification, const Manifest& manifest,
                                 HeapText signature) {
     std::copy_n(manifest.image_signature.data, signature.size(), signature.data());

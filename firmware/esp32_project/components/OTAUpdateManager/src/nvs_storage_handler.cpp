@@ -13,10 +13,10 @@ constexpr char kProgressKey[] = "progress";
 constexpr char kFailureKey[] = "failure";
 constexpr char kReportKey[] = "report";
 
-/// First byte of every record. A change of any record's layout takes the next number.
+/// First byte of every record. Increase it when the layout of any record changes.
 constexpr std::uint8_t kFormat = 1;
 
-/// Writes a record into a buffer of the largest value's size; what does not fit makes it fail.
+/// Writes a record into a buffer of the maximum size, and fails if the record does not fit.
 class RecordWriter {
 public:
     RecordWriter() { number(kFormat, 1); }

@@ -8,9 +8,9 @@ namespace {
 constexpr std::uint64_t kSecond_ms = 1000;
 /// Longest wait for the broker to acknowledge the last message before a restart.
 constexpr std::uint64_t kRestartGrace_ms = 5000;
-/// Between looks whether a message has arrived.
+/// Between two checks whether a message has arrived.
 constexpr std::uint32_t kArrivalPoll_ms = 50;
-/// Longest rest, in case a port misses its news.
+/// Longest rest, in case a port fails to wake the task.
 constexpr std::uint64_t kLongestRest_ms = 60 * kSecond_ms;
 
 std::uint32_t rest(std::uint64_t now, std::uint64_t until) {
@@ -98,8 +98,8 @@ std::uint32_t OTAUpdateManager::step_download(std::uint64_t now) {
     const Download::Result result = download_.step(now);
     switch (result.next) {
         case Download::Result::Next::step:
-            // A message that is arriving has the heap. Its task needs time to receive it, and the
-            // watchdog of the idle task does too.
+            // An arriving message has the heap. The receiving task needs time for it, and so does the
+            // idle task, whose watchdog would otherwise fire.
             return download_.is_whole() ? kArrivalPoll_ms : 0;
         case Download::Result::Next::restart:
             restart_soon(UpdateTrigger::image_activated);
@@ -122,7 +122,7 @@ std::uint32_t OTAUpdateManager::step_download(std::uint64_t now) {
 
 std::uint32_t OTAUpdateManager::step_check_in(std::uint64_t now) {
     if (!context_.ports.mqtt.claim()) {
-        return rest(now, now + kSecond_ms);  // A message is arriving: first that one.
+        return rest(now, now + kSecond_ms);  // A message is arriving, which comes first.
     }
     download_.give_up_buffer();
     HeapText body;
@@ -135,15 +135,15 @@ std::uint32_t OTAUpdateManager::step_check_in(std::uint64_t now) {
     return 0;
 }
 
-/// Messages are taken between the pieces of a download only: a notification and what verifying its
-/// signature takes leave no room for the download's buffer.
+/// Takes messages only between the pieces of a download: a notification, and the memory to verify its
+/// signature, leave no room for the download's buffer.
 void OTAUpdateManager::receive_messages() {
     while (MqttMessage* const message = context_.ports.mqtt.waiting()) {
         if (download_.is_receiving()) {
             return;
         }
         download_.give_up_buffer();
-        if (state_ != UpdateState::self_test) {  // The check-in after the trial brings what is missed.
+        if (state_ != UpdateState::self_test) {  // The check-in after the trial makes up for it.
             follow(intake_.take(*message));
         }
         context_.ports.mqtt.release();
@@ -180,7 +180,7 @@ void OTAUpdateManager::wait_for_download() {
     reporter_.event("accepted", "delay_ms", delay);
 }
 
-/// A release that is over, which anybody could send again and again.
+/// For a release that expired or was withdrawn. Anyone could send it again, so the report is limited.
 void OTAUpdateManager::drop_release(Reason reason) {
     refusals_.tell(context_.release->id, context_.release->version, reason, NotificationSource::fleet_topic);
     reporter_.event("dropped", reason);

@@ -7,9 +7,9 @@
 namespace ota {
 namespace {
 
-/// In this time one refusal of what nobody authentic signed is told, and no more of any kind than are
-/// remembered, or a stranger who publishes on the fleet's topic could make every device write as often
-/// as he likes: a genuine release of old can be sent under ever new ids, which are not signed.
+/// In this time one unauthenticated refusal is reported, and no more refusals of any kind than are
+/// remembered. Otherwise anyone who can publish on the fleet's topic could make every device write again
+/// and again, by sending an old, genuine release under ever new ids, which are not signed.
 constexpr std::uint32_t kInterval_s = 3600;
 
 /// FNV-1a, to tell refusals apart; a collision costs one report.
@@ -42,7 +42,7 @@ bool RefusalLedger::tell(std::string_view release_id, std::string_view version, 
     message.reason = to_string(reason);
     message.running_version = context_.running.version;
     if (!reporter_.send(message)) {
-        return false;  // Nor told: it is when the release comes again, with the connection or the check-in.
+        return false;  // Reported when the release comes again, after a reconnect or by check-in.
     }
     oldest = {hash, now_s};
     ++next_;

@@ -11,11 +11,11 @@
 namespace ota {
 namespace {
 
-/// What one key says of a signature.
+/// What one key says about a signature.
 enum class Verdict : std::uint8_t { good, bad, no_memory };
 
 /// The DER inside a PEM public key (RFC 7468, section 13).
-/// @return none; envelope_untrusted_key when it is no such key; out_of_memory.
+/// @return none; envelope_untrusted_key if the text is not a public key; out_of_memory.
 Reason der_of_pem(const char* pem, HeapText& der) {
     constexpr std::string_view kBegin = "-----BEGIN PUBLIC KEY-----";
     constexpr std::string_view kEnd = "-----END PUBLIC KEY-----";
@@ -42,7 +42,7 @@ Reason der_of_pem(const char* pem, HeapText& der) {
     return Reason::none;
 }
 
-/// Whether the SubjectPublicKeyInfo is of rsaEncryption (RFC 8017, appendix A.1). Asked of the DER,
+/// Whether the SubjectPublicKeyInfo is of rsaEncryption (RFC 8017, appendix A.1). Looks at the DER,
 /// because mbedTLS 4 no longer has `mbedtls_pk_get_type`.
 bool is_rsa_key(const HeapText& der) {
     // AlgorithmIdentifier: SEQUENCE { OBJECT IDENTIFIER 1.2.840.113549.1.1.1, NULL }
@@ -53,16 +53,16 @@ bool is_rsa_key(const HeapText& der) {
            std::memcmp(der.data() + kOffset, kRsaEncryption, sizeof(kRsaEncryption)) == 0;
 }
 
-/// Whether mbedTLS failed for want of memory. Up to 3.6, an error is a module's code and a low-level
-/// one in the last seven bits (mbedtls/error.h); 4 has a single code for all modules.
+/// Whether mbedTLS ran out of memory. Up to 3.6, an error is a module's code plus a low-level one in the
+/// last seven bits (mbedtls/error.h); version 4 has a single code for all modules.
 bool lacks_memory(int error) {
-    constexpr int kMpiAllocFailed = 0x10;  // Of bignum.h, which mbedTLS 4 does not show.
+    constexpr int kMpiAllocFailed = 0x10;  // From bignum.h, which is private in mbedTLS 4.
     constexpr int kPkAllocFailed = 0x3F80;
     return error == MBEDTLS_ERR_MD_ALLOC_FAILED || -error == kPkAllocFailed ||
            (-error & 0x7F) == kMpiAllocFailed;
 }
 
-/// Parses a public key. @return good; bad unless it is RSA of 2048 bits or more; no_memory.
+/// Parses a public key. @return good; bad if it is not RSA with 2048 bits or more; no_memory.
 Verdict parse_key(const char* pem, mbedtls_pk_context& key) {
     HeapText der;
     const Reason reason = der_of_pem(pem, der);
@@ -74,8 +74,8 @@ Verdict parse_key(const char* pem, mbedtls_pk_context& key) {
     }
     if (mbedtls_pk_parse_public_key(&key, reinterpret_cast<const unsigned char*>(der.data()), der.size()) !=
         0) {
-        // mbedTLS does not always say why. The key was built into the firmware and is RSA, so it is not
-        // the key: to call a good signature bad would give a good image up.
+        // mbedTLS does not always say why. The key is RSA and was built into the firmware, so the key
+        // is not the cause. Calling a good signature bad would give up a good image.
         return Verdict::no_memory;
     }
     return mbedtls_pk_get_bitlen(&key) >= SignatureVerifier::kMinKeyBits ? Verdict::good : Verdict::bad;

@@ -16,7 +16,7 @@ const char* to_string(UpdateStatus status) {
 }
 
 std::string to_json(const StatusMessage& message) {
-    constexpr std::size_t kNames = 96;  // With their quotes, the progress and `null`.
+    constexpr std::size_t kNames = 96;  // Including quotes, the progress and `null`.
     JsonWriter json(kNames + message.release_id.size() + message.version.size() + message.state.size() +
                     message.reason.size() + message.running_version.size());
     json.member("release_id", message.release_id)

@@ -14,8 +14,8 @@ bool Trial::begin() {
     return settle_pending_update(read_running_image());
 }
 
-/// Finds out what runs. The stored version holds for the image that it was stored with; an image that
-/// came by cable since then speaks for itself. @return the digest of its head, when it can be read.
+/// Finds out what runs. The stored version counts only for the image that it was stored with; an image
+/// flashed by cable since then has its own. @return the digest of its head, if it can be read.
 std::optional<Sha256Digest> Trial::read_running_image() {
     const FlashSlots& slots = context_.ports.slots;
     std::array<std::uint8_t, kImageHeadSize> head{};
@@ -37,14 +37,13 @@ std::optional<Sha256Digest> Trial::read_running_image() {
     return readable ? std::optional<Sha256Digest>(digest) : std::nullopt;
 }
 
-/// @return whether the running app is on its trial.
+/// @return whether the running app is on trial.
 bool Trial::settle_pending_update(const std::optional<Sha256Digest>& running_head) {
     const FlashSlots& slots = context_.ports.slots;
     const int running = slots.running_slot();
     auto pending = context_.storage.pending();
     if (pending && pending->slot == running && running_head && *running_head != pending->image_head) {
-        // Another image came into its slot by cable: nothing is known of the release any more, and its
-        // bytes are nowhere.
+        // Another image was flashed into its slot by cable, so the pending release is gone.
         pending.reset();
         if (!context_.storage.clear_pending() || !context_.storage.clear_progress()) {
             reporter_.storage_failed();
@@ -54,8 +53,8 @@ bool Trial::settle_pending_update(const std::optional<Sha256Digest>& running_hea
         deadline_ms_ = context_.ports.clock.uptime_ms() + context_.config.self_test_limit_s * 1000ULL;
         if (pending && pending->slot == running) {
             run_as(*pending);
-            // Should the power fail while otadata is being rewritten, this still tells the old app
-            // that the new one had its chance.
+            // If the power fails while otadata is being rewritten, this still tells the old app that the
+            // new one had its chance.
             pending->boots = 1;
             if (!context_.storage.set(*pending)) {
                 reporter_.storage_failed();
@@ -70,9 +69,9 @@ bool Trial::settle_pending_update(const std::optional<Sha256Digest>& running_hea
     const SlotState its_state = slots.state(pending->slot);
     const bool undone = its_state != SlotState::undefined && its_state != SlotState::valid;
     if (pending->slot == running && !undone) {
-        commit(*pending);  // Marked valid, and then the power failed.
+        commit(*pending);  // The power failed after it was marked valid.
     } else if (pending->slot == running) {
-        // It gave itself up, but the bootloader found nothing else that runs.
+        // It gave itself up, but the bootloader found no other app that runs.
         run_as(*pending);
         record_failure(*pending, UpdateStatus::failed);
     } else if (pending->boots > 0 || undone) {
@@ -88,14 +87,14 @@ void Trial::run_as(const PendingUpdate& pending) {
     context_.running.version_is_authentic = pending.version_is_authentic;
 }
 
-/// Makes the release on its trial the installed one. Ends with the pending record, so that a power cut
-/// anywhere in between leads here again.
+/// Makes the release on trial the installed one. Clears the pending record last, so that after a power
+/// cut the next boot comes here again.
 void Trial::commit(const PendingUpdate& pending) {
     NVSStorageHandler& storage = context_.storage;
     const bool stored = storage.set(InstalledRelease{pending.sequence, pending.version,
                                                      pending.version_is_authentic, pending.image_head});
     if (!stored) {
-        // Without the sequence the way back to older releases would be open: try again at the next boot.
+        // Without the sequence, a rollback to older releases would be possible: retry at the next boot.
         reporter_.storage_failed();
         return;
     }
@@ -169,8 +168,8 @@ void Trial::give_up(Reason reason) {
         }
     }
     if (context_.ports.slots.mark_running_invalid() != PortResult::ok) {
-        // otadata knows no other app, as after a power cut on the very first boot. The bootloader undoes
-        // an app on its trial at the next boot anyway, and then takes any image that it finds.
+        // otadata has no other app, for example after a power cut during the very first boot. At the next
+        // boot the bootloader undoes an app on trial anyway, and then takes any image that it finds.
         reporter_.event("not_marked_invalid", reason);
     }
 }

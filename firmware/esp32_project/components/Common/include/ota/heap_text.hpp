@@ -6,17 +6,17 @@
 
 namespace ota {
 
-/// A text on the heap that can give back its end: with 16 KiB of a notification in memory there is no
-/// room to copy what is still needed of it elsewhere.
+/// A text on the heap that can be cut: with a notification of 16 KiB in memory, there is no room to copy
+/// the part that is still needed.
 ///
-/// Together with `new (std::nothrow)` the only way to allocate more than a short text while the device
-/// runs: see "Out of memory" in firmware/README.md.
+/// While the device runs, this and `new (std::nothrow)` are the only ways to allocate more than a short
+/// text: see "Out of memory" in firmware/README.md.
 class HeapText {
 public:
-    /// Takes room for `size` bytes, in place of what there was. @return false when there is none.
+    /// Allocates `size` bytes, after freeing the old ones. @return false if there is no memory.
     [[nodiscard]] bool allocate(std::size_t size) {
         reset();
-        // One more, so that an empty text is not nullptr.
+        // One byte more, so that an empty text is not nullptr.
         bytes_.reset(static_cast<char*>(std::malloc(size + 1)));
         size_ = bytes_ ? size : 0;
         return bytes_ != nullptr;

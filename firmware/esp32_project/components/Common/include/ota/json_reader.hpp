@@ -8,11 +8,11 @@
 
 namespace ota {
 
-/// Reads JSON (RFC 8259) from a buffer, value by value, without allocating: strings are unescaped
-/// where they stand, so a text is read once. Strict, with at most kMaxDepth open containers.
+/// Reads JSON (RFC 8259) from a buffer, value by value, without allocating: strings are unescaped in
+/// place, so a text can be read only once. Strict, with at most kMaxDepth open containers.
 ///
-/// The first error is final: every call from then on answers false, so that a caller may check
-/// once at the end with finish().
+/// The first error is final: every later call returns false, so a caller may check once, at the end,
+/// with finish().
 ///
 ///     JsonReader json(text, size);
 ///     std::string_view name;
@@ -26,27 +26,27 @@ public:
 
     enum class Type : std::uint8_t { object, array, string, number, boolean, null, none };
 
-    /// Type of the value that comes next; `none` when there is none or after an error.
+    /// Type of the next value; `none` if there is none, or after an error.
     Type peek();
 
-    /// Enters an object. @return false when the next value is none.
+    /// Enters an object. @return false if the next value is not an object.
     bool begin_object() { return begin('{', true); }
 
-    /// Goes to the next member of the object that was entered last, whose value must be read or
-    /// skipped before the next call. @return false at its end, which leaves the object, or on error.
+    /// Goes to the next member of the innermost object. Read or skip its value before the next call.
+    /// @return false at the end of the object, which leaves it, or on error.
     bool next_member(std::string_view& name);
 
-    /// Enters an array. @return false when the next value is none.
+    /// Enters an array. @return false if the next value is not an array.
     bool begin_array() { return begin('[', false); }
 
-    /// Goes to the next element of the array that was entered last. @return false at its end, or on
-    /// error.
+    /// Goes to the next element of the innermost array. @return false at its end, which leaves it, or
+    /// on error.
     bool next_element();
 
     /// Reads a string.
     bool string(TextSpan& value);
 
-    /// Reads a number that is an integer and fits; `1.0` and `1e3` are errors here.
+    /// Reads an integer of at most 18 digits; `1.0` and `1e3` are errors here.
     bool integer(std::int64_t& value);
 
     /// Reads a number.
@@ -54,15 +54,15 @@ public:
 
     bool boolean(bool& value);
 
-    /// Reads any value and drops it.
+    /// Reads any value and discards it.
     bool skip();
 
-    /// @return true when no error occurred and nothing but white space is left.
+    /// @return true if no error occurred and only white space is left.
     bool finish();
 
     [[nodiscard]] bool failed() const { return failed_; }
 
-    /// Marks the text as wrong: for callers that find a value of the wrong kind.
+    /// Marks the text as invalid, for callers that find a value they cannot accept.
     bool fail();
 
 private:

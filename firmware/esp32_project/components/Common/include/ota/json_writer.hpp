@@ -11,14 +11,14 @@ namespace ota {
 class JsonWriter {
 public:
     JsonWriter() = default;
-    /// With room for so many bytes, so that a text of known size is not allocated again as it grows.
+    /// Reserves `capacity` bytes, so that a text of known size is allocated once.
     explicit JsonWriter(std::size_t capacity) { text_.reserve(capacity); }
 
     JsonWriter& member(std::string_view name, std::string_view value);
     JsonWriter& member(std::string_view name, std::int64_t value);
     JsonWriter& null_member(std::string_view name);
 
-    /// Closes the object and returns it; the writer is then used up.
+    /// Closes the object and returns it. Do not use the writer afterwards.
     std::string finish();
 
 private:

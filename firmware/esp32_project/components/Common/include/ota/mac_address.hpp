@@ -14,10 +14,10 @@ struct MacAddress {
     bool operator==(const MacAddress& other) const { return octets == other.octets; }
 };
 
-/// Reads `AA:BB:CC:DD:EE:FF`, the same with dashes, or without separators; either case.
+/// Reads `AA:BB:CC:DD:EE:FF`, with colons, dashes or no separators, in either case.
 [[nodiscard]] bool parse_mac(std::string_view text, MacAddress& mac);
 
-/// `AA:BB:CC:DD:EE:FF`: the thing's name, the MQTT client id and the form in topics and URLs.
+/// `AA:BB:CC:DD:EE:FF`: the thing name and MQTT client id, also used in topics and URLs.
 std::string format_mac(const MacAddress& mac);
 
 }  // namespace ota

@@ -10,8 +10,8 @@ namespace ota {
 
 using Sha256Digest = std::array<std::uint8_t, 32>;
 
-/// SHA-256 over a stream, by mbedTLS (on the chip in hardware). `md.h` because it is the one hash
-/// interface that mbedTLS 2.28, 3.6 and 4 share.
+/// SHA-256 over a stream, by mbedTLS (on the chip in hardware). It uses `md.h`, the only hash interface
+/// that mbedTLS 2.28, 3.6 and 4 share.
 class Sha256 {
 public:
     Sha256();
@@ -21,7 +21,7 @@ public:
 
     void update(const void* bytes, std::size_t size);
 
-    /// @return false when mbedTLS failed anywhere since construction (out of memory, hardware).
+    /// @return false if mbedTLS has failed since construction (out of memory, hardware).
     [[nodiscard]] bool finish(Sha256Digest& digest);
 
 private:
@@ -29,7 +29,7 @@ private:
     bool ok_;
 };
 
-/// @return false when mbedTLS failed.
+/// @return false if mbedTLS failed.
 [[nodiscard]] bool sha256(const void* bytes, std::size_t size, Sha256Digest& digest);
 
 }  // namespace ota

@@ -5,8 +5,8 @@
 
 namespace ota {
 
-/// A piece of a buffer that its parser may rewrite: escapes and base64 are decoded where they stand,
-/// because a second copy of a 16 KiB notification does not fit the heap.
+/// Part of a buffer that its parser may rewrite: escapes and base64 are decoded in place, because the
+/// heap has no room for a second copy of a 16 KiB notification.
 struct TextSpan {
     char* data = nullptr;
     std::size_t size = 0;

@@ -8,7 +8,7 @@ namespace ota {
 namespace {
 
 constexpr char kTag[] = "ota_slots";
-constexpr esp_ota_handle_t kNoHandle = 0;  // esp_ota_begin counts its handles from 1.
+constexpr esp_ota_handle_t kNoHandle = 0;  // esp_ota_begin numbers its handles from 1.
 
 PortResult port_result(esp_err_t error) {
     switch (error) {
@@ -75,7 +75,7 @@ public:
 
     PortResult begin(std::size_t offset) override {
         abandon();
-        // esp_ota_resume does not look at the state of the running app, esp_ota_begin does.
+        // esp_ota_begin checks the state of the running app, but esp_ota_resume does not.
         if (offset % kFlashSectorSize != 0 || offset >= update_.size ||
             state(running_slot()) == SlotState::pending_verify) {
             return PortResult::invalid;
@@ -85,7 +85,7 @@ public:
             return port_result(error);
         }
         // esp_ota_begin also erases the otadata entry of the slot, so that the bootloader cannot
-        // fall back to a half-written image. A resumed write has had that done by its first begin.
+        // fall back to a half-written image. For a resumed write, the first begin did that.
         error = offset == 0 ? esp_ota_begin(&update_, OTA_WITH_SEQUENTIAL_WRITES, &handle_)
                             : esp_ota_resume(&update_, OTA_WITH_SEQUENTIAL_WRITES, offset, &handle_);
         if (error != ESP_OK) {
@@ -103,7 +103,7 @@ public:
 
     PortResult activate() override {
         if (handle_ != kNoHandle) {
-            // Writes out what flash encryption has held back (it works in blocks of 16 bytes).
+            // Writes the bytes that flash encryption has held back: it works in blocks of 16.
             const esp_err_t error = esp_ota_end(handle_);
             handle_ = kNoHandle;
             if (error != ESP_OK) {
@@ -116,8 +116,8 @@ public:
 
     PortResult mark_running_valid() override {
         const SlotState now = state(running_slot());
-        // An app that came over the serial port has no entry in otadata, for which
-        // esp_ota_mark_app_valid_cancel_rollback answers ESP_FAIL. It is on no trial.
+        // An app flashed over the serial port has no entry in otadata, so it is not on trial, and
+        // esp_ota_mark_app_valid_cancel_rollback would return ESP_FAIL.
         if (now == SlotState::undefined || now == SlotState::valid) {
             return PortResult::ok;
         }
@@ -126,7 +126,7 @@ public:
 
     PortResult mark_running_invalid() override {
         const esp_err_t error = esp_ota_mark_app_invalid_rollback();
-        // ESP_FAIL: otadata has no usable entry, so that there is no app to go back to.
+        // ESP_FAIL: otadata has no usable entry, so there is no app to go back to.
         return error == ESP_FAIL ? PortResult::invalid : port_result(error);
     }
 
@@ -138,9 +138,9 @@ private:
         return slot == update_slot() ? &update_ : nullptr;
     }
 
-    /// Makes otadata name the running app, where it does not: the bootloader could not load what it
-    /// names, or no entry is usable. As it stands, esp_ota_set_boot_partition would leave no entry of
-    /// the running app, and there would be nothing to go back to.
+    /// Makes otadata name the running app if it does not, because the bootloader could not load the
+    /// app that it names, or because no entry is usable. Otherwise esp_ota_set_boot_partition would
+    /// leave no entry for the running app, and so nothing to go back to.
     esp_err_t select_running() const {
         esp_ota_img_states_t entry = ESP_OTA_IMG_UNDEFINED;
         if (esp_ota_get_boot_partition() == &running_ &&

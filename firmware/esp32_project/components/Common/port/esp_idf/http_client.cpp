@@ -27,7 +27,7 @@ std::string_view origin_of(std::string_view url) {
     return url.substr(0, url.find_first_of("/?#", scheme_end + 3));
 }
 
-/// Why a connection failed, from what esp-tls kept. Its codes name what it was doing.
+/// Why a connection failed, according to esp-tls, whose codes name the step that failed.
 HttpResult connect_failure(esp_http_client_handle_t client) {
     int tls_code = 0;
     int verify_flags = 0;
@@ -76,8 +76,8 @@ public:
         if (at_end_) {
             return HttpResult::ok;
         }
-        // esp_http_client_read waits `timeout_ms` for each piece until the buffer is full. A server
-        // that trickles would hold the caller for hours, so: wait for one byte, then take what is there.
+        // esp_http_client_read waits `timeout_ms` for each piece until the buffer is full. A trickling
+        // server would block the caller for hours, so wait for one byte, then take whatever is there.
         auto* const bytes = static_cast<char*>(buffer);
         esp_http_client_set_timeout_ms(client_, static_cast<int>(config_.timeout_ms));
         const int first = esp_http_client_read(client_, bytes, 1);
@@ -91,7 +91,7 @@ public:
         received = 1;
         if (size > 1) {
             esp_http_client_set_timeout_ms(client_, 0);
-            // A failure here comes again, as the answer to the next call.
+            // The next call will report a failure here.
             const int more = esp_http_client_read(client_, bytes + 1, static_cast<int>(size - 1));
             received += more > 0 ? static_cast<std::size_t>(more) : 0;
         }
@@ -112,7 +112,7 @@ private:
             ESP_LOGE(kTag, "Not an absolute URL: %s", request.url);
             return false;
         }
-        // esp_http_client would keep a connection when only the scheme changes.
+        // esp_http_client would keep the connection if only the scheme changed.
         if (origin != origin_) {
             disconnect();
         }
@@ -128,7 +128,7 @@ private:
             settings.user_data = this;
             client_ = esp_http_client_init(&settings);
             if (client_ == nullptr) {
-                ESP_LOGE(kTag, "No memory for the HTTP client");
+                ESP_LOGE(kTag, "Out of memory for the HTTP client");
                 return false;
             }
         } else if (esp_http_client_set_url(client_, request.url) != ESP_OK) {
@@ -136,7 +136,7 @@ private:
         }
         origin_ = origin;
 
-        // Header fields stay with the client otherwise, and would carry the API key to another host.
+        // Otherwise the client keeps its header fields, and would send the API key to another host.
         esp_http_client_delete_all_headers(client_);
         const std::string authority = origin_.substr(origin_.find("://") + 3);
         bool prepared = esp_http_client_set_header(client_, "Host", authority.c_str()) == ESP_OK;
@@ -178,14 +178,14 @@ private:
         }
         head.content_length = esp_http_client_get_content_length(client_);
         exchanging_ = true;
-        // RFC 9110, section 6.4.1: these never have a body, though a 304 may announce the length
-        // that the body of a 200 would have, which esp_http_client would wait for.
+        // RFC 9110, section 6.4.1: these never have a body. A 304 may still announce the length of
+        // the body of a 200, and esp_http_client would wait for that many bytes.
         at_end_ = head.status == 204 || head.status == 304;
         return HttpResult::ok;
     }
 
-    /// Gives the client up with its connection: what it has received of a body, and nobody has read,
-    /// would be taken for the beginning of the next one.
+    /// Discards the client and its connection. Otherwise received but unread bytes of a body would
+    /// become the start of the next one.
     void disconnect() {
         if (client_ != nullptr) {
             esp_http_client_cleanup(client_);
@@ -223,8 +223,8 @@ private:
 
     HttpClientConfig config_;
     esp_http_client_handle_t client_ = nullptr;
-    HttpResponseHead* head_ = nullptr;  ///< Of the exchange whose head is being received.
-    std::string origin_;                ///< That the client is set to.
+    HttpResponseHead* head_ = nullptr;  ///< Set while a head is being received.
+    std::string origin_;                ///< The client's current target.
     bool connected_ = false;
     bool exchanging_ = false;  ///< Between a successful get() and close().
     bool at_end_ = false;      ///< Of the body.

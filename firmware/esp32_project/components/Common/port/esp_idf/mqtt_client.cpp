@@ -56,7 +56,7 @@ public:
     EspMqttClient(const EspMqttClient&) = delete;
     EspMqttClient& operator=(const EspMqttClient&) = delete;
 
-    /// @return false when esp-mqtt refuses the configuration or there is no memory.
+    /// @return false if esp-mqtt refuses the configuration or memory runs out.
     bool start(const MqttClientConfig& config) {
         esp_mqtt_client_config_t settings = {};
         settings.broker.address.hostname = config.host;
@@ -88,8 +88,8 @@ public:
         if (!accepted_) {
             return false;
         }
-        // Counted before: the acknowledgement may come before the call returns. esp_mqtt_client_publish
-        // is not used because it keeps a message for later although it answers -1.
+        // Counted first, because the acknowledgement may arrive before the call returns. And not
+        // esp_mqtt_client_publish, which may queue a message and return -1 all the same.
         ++unacknowledged_;
         const int message_id =
             esp_mqtt_client_enqueue(client_, topic, payload, static_cast<int>(size), 1, 0, true);
@@ -119,7 +119,7 @@ public:
     }
 
 private:
-    // Runs in the task of esp-mqtt, which holds the client's lock meanwhile.
+    // Runs in esp-mqtt's task, which holds the client's lock.
     static void on_event(void* argument, esp_event_base_t /*base*/, std::int32_t /*id*/, void* data) {
         static_cast<EspMqttClient*>(argument)->handle(*static_cast<esp_mqtt_event_t*>(data));
     }
@@ -160,8 +160,8 @@ private:
         }
     }
 
-    /// Delays a repeated connection: esp-mqtt alone would try at a fixed period, and a fleet that lost
-    /// its broker would come back in one wave. Nothing else needs the client's lock while disconnected.
+    /// Delays a reconnection: by itself, esp-mqtt retries at a fixed interval, and a fleet that lost its
+    /// broker would come back in one wave. Nothing else needs the client's lock while disconnected.
     void back_off() {
         if (attempts_ > 0) {
             const std::uint32_t limit_ms = 1000U << std::min(attempts_, kMaxBackOffDoublings);
@@ -175,7 +175,7 @@ private:
             return;
         }
         if (event.error_handle->error_type == MQTT_ERROR_TYPE_SUBSCRIBE_FAILED) {
-            ESP_LOGE(kTag, "The broker refused a subscription: the device's policy must allow it");
+            ESP_LOGE(kTag, "The broker refused a subscription: check that the device's policy allows it");
             return;
         }
         attempts_ = 0;
@@ -205,23 +205,23 @@ private:
         }
     }
 
-    /// Takes the one place for a message. @return false when it stays occupied: the message is lost.
+    /// Takes the only message slot. @return false if it stays occupied: the message is lost.
     bool begin_message(const esp_mqtt_event_t& event, std::size_t total) {
         drop_arriving();
         if (!slot_free_.take(kHoldBack)) {
-            ESP_LOGW(kTag, "Message dropped: the one before it has not been taken");
+            ESP_LOGW(kTag, "Message dropped: the previous one has not been processed");
             return false;
         }
         assembling_ = true;
         arriving_.topic.assign(event.topic, static_cast<std::size_t>(event.topic_len));
         arriving_.size = total;
         if (total <= max_payload_ && !arriving_.payload.allocate(total)) {
-            ESP_LOGW(kTag, "No memory for a message of %u bytes", static_cast<unsigned>(total));
+            ESP_LOGW(kTag, "Out of memory for a message of %u bytes", static_cast<unsigned>(total));
         }
         return true;
     }
 
-    /// Gives back the place of a message whose end never came: the link broke.
+    /// Frees the slot of a message that was cut off when the link broke.
     void drop_arriving() {
         arriving_ = MqttMessage{};
         if (assembling_) {
@@ -236,13 +236,13 @@ private:
     Signal changed_;
     Signal slot_free_;  ///< Available while no message waits or arrives.
 
-    std::atomic<bool> accepted_ = false;    ///< CONNACK has come.
-    std::atomic<bool> subscribed_ = false;  ///< And the SUBACK.
+    std::atomic<bool> accepted_ = false;    ///< CONNACK has arrived.
+    std::atomic<bool> subscribed_ = false;  ///< And SUBACK.
     std::atomic<int> unacknowledged_ = 0;
-    std::atomic<bool> waiting_full_ = false;  ///< Hands `waiting_` from the one task to the other.
+    std::atomic<bool> waiting_full_ = false;  ///< Hands `waiting_` from one task to the other.
     MqttMessage waiting_;
 
-    // Of esp-mqtt's task alone.
+    // Used only by esp-mqtt's task.
     MqttMessage arriving_;
     bool assembling_ = false;
     unsigned attempts_ = 0;

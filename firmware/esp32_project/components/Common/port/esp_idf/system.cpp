@@ -9,7 +9,7 @@
 namespace ota {
 namespace {
 
-// 2024-01-01T00:00:00Z. The chip starts at 1970, so an earlier time means that SNTP has not answered.
+// 2024-01-01T00:00:00Z. The chip's clock starts at 1970, so an earlier time means no answer from SNTP yet.
 constexpr std::time_t kEarliestSetTime = 1704067200;
 
 class EspClock final : public Clock {

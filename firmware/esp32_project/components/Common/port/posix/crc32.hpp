@@ -5,8 +5,8 @@
 
 namespace ota::posix {
 
-/// CRC-32 (IEEE 802.3, reflected) as `esp_rom_crc32_le` computes it: `crc` and the result are inverted
-/// on the way in and out.
+/// CRC-32 (IEEE 802.3, reflected) as `esp_rom_crc32_le` computes it: both `crc` and the result are
+/// inverted.
 inline std::uint32_t crc32_le(std::uint32_t crc, const void* bytes, std::size_t size) {
     constexpr std::uint32_t kPolynomial = 0xEDB88320U;
     const auto* const source = static_cast<const std::uint8_t*>(bytes);

@@ -51,7 +51,7 @@ bool is_invalid(const OtaSelectEntry& entry) {
            entry.ota_state == kStateAborted;
 }
 
-/// bootloader_common_get_active_otadata. @return index of the entry that decides, or -1.
+/// bootloader_common_get_active_otadata. @return index of the active entry, or -1.
 int active_entry(const OtaData& otadata) {
     int active = -1;
     for (int i = 0; i < static_cast<int>(otadata.size()); ++i) {
@@ -82,7 +82,7 @@ bool rewrite_otadata(NorFlash& flash, int slot) {
     return write_entry(flash, next, otadata[next]);
 }
 
-/// esp_ota_mark_app_valid_cancel_rollback, which means the app that otadata names, running or not.
+/// esp_ota_mark_app_valid_cancel_rollback, which marks the app that otadata names, running or not.
 bool mark_active_valid(NorFlash& flash) {
     const OtaData otadata = read_otadata(flash);
     const int active = active_entry(otadata);
@@ -97,7 +97,7 @@ bool mark_active_valid(NorFlash& flash) {
     return write_entry(flash, static_cast<std::size_t>(active), entry);
 }
 
-/// As the esp_idf port: makes otadata name the running app where it does not.
+/// As in the esp_idf port: makes otadata name the running app if it does not.
 PortResult select_running(NorFlash& flash, int running_slot) {
     const OtaData otadata = read_otadata(flash);
     const int active = active_entry(otadata);
@@ -130,7 +130,7 @@ int select_slot(NorFlash& flash, bool& initial_contents) {
     }
     const int active = active_entry(otadata);
     if (active < 0) {
-        return -1;  // No factory app either: all slots are tried from the first.
+        return -1;  // There is no factory app: all slots are tried, from the first.
     }
     OtaSelectEntry& entry = otadata[static_cast<std::size_t>(active)];
     if (entry.ota_state == kStateNew) {
@@ -184,7 +184,7 @@ bool is_bootable(const NorFlash& flash, int slot) {
             length -= static_cast<std::uint32_t>(size);
         }
     }
-    // The checksum is the last byte of the next multiple of 16.
+    // The checksum is the last byte before the next multiple of 16.
     const std::size_t padded = (offset / 16 + 1) * 16;
     if (padded + kHashSize > kSlotSize) {
         return false;
@@ -269,7 +269,7 @@ PortResult FlashSlots::begin(std::size_t offset) {
     if (const PortResult selected = select_running(*flash_, running_slot_); selected != PortResult::ok) {
         return selected;
     }
-    // esp_ota_begin forgets the entry of the app that is about to be overwritten.
+    // esp_ota_begin erases the entry of the app that is about to be overwritten.
     const OtaData otadata = read_otadata(*flash_);
     const auto inactive = static_cast<std::size_t>(1 - active_entry(otadata));
     if (offset == 0 && is_written(otadata[inactive]) && slot_of(otadata[inactive]) == update_slot() &&

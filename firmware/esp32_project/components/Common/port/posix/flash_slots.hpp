@@ -10,8 +10,8 @@
 
 namespace ota::posix {
 
-/// Entry of otadata (`esp_ota_select_entry_t`, esp_flash_partitions.h). One stands at the start of
-/// each of the two sectors.
+/// Entry of otadata (`esp_ota_select_entry_t`, esp_flash_partitions.h). Each of the two sectors starts
+/// with one.
 struct OtaSelectEntry {
     std::uint32_t ota_seq;
     std::uint8_t seq_label[20];

@@ -38,8 +38,8 @@ HttpResult result_of(CURLcode code) {
     }
 }
 
-/// libcurl pushes a body to a callback, the update wants to pull it: the transfer pauses as long as
-/// what came last has not been read.
+/// libcurl pushes a body to a callback, but the update pulls it. So the transfer pauses until the last
+/// piece has been read.
 class CurlHttpClient final : public HttpClient {
 public:
     explicit CurlHttpClient(const HttpClientConfig& config)
@@ -48,7 +48,7 @@ public:
         curl_easy_setopt(easy_, CURLOPT_NOSIGNAL, 1L);
         curl_easy_setopt(easy_, CURLOPT_PROTOCOLS_STR, "http,https");
         curl_easy_setopt(easy_, CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_1_1));
-        curl_easy_setopt(easy_, CURLOPT_PROXY, "");  // A device knows no http_proxy.
+        curl_easy_setopt(easy_, CURLOPT_PROXY, "");  // A device does not use http_proxy.
         curl_easy_setopt(easy_, CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(config.timeout_ms));
         curl_easy_setopt(easy_, CURLOPT_HEADERFUNCTION, &CurlHttpClient::on_header);
         curl_easy_setopt(easy_, CURLOPT_HEADERDATA, this);
@@ -127,14 +127,14 @@ public:
 
     void close() override {
         if (open_) {
-            // libcurl keeps the connection of a transfer that is done and closes any other.
+            // libcurl keeps the connection of a finished transfer and closes any other.
             curl_multi_remove_handle(multi_, easy_);
             open_ = false;
         }
     }
 
 private:
-    /// Lets the transfer go on. @return false when the deadline has passed.
+    /// Continues the transfer. @return false when the deadline has passed.
     bool run_until(SteadyClock::time_point deadline) {
         int running = 0;
         curl_multi_perform(multi_, &running);
@@ -176,7 +176,7 @@ private:
             return;
         }
         if (line.empty()) {
-            head_complete_ = head_.status >= 200;  // After 1xx the real head follows.
+            head_complete_ = head_.status >= 200;  // After a 1xx, the real head follows.
             return;
         }
         const std::size_t colon = line.find(':');

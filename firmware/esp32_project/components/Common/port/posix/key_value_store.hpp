@@ -11,9 +11,9 @@
 
 namespace ota::posix {
 
-/// Values in the NVS partition of a NorFlash: a log of records in one of two sectors. A sector that is
-/// full is copied, without what is superseded, to the other, whose header is written last; so there is
-/// a whole sector at any moment. The format is this port's own, not ESP-IDF's.
+/// Values in the NVS partition of a NorFlash: a log of records in one of two sectors. A full sector is
+/// copied to the other one, without superseded records, and the header is written last. So one sector
+/// is complete at any moment. The format is this port's own, not ESP-IDF's.
 class KeyValueStore final : public ota::KeyValueStore {
 public:
     explicit KeyValueStore(std::shared_ptr<NorFlash> flash);

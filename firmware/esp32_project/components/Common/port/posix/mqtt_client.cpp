@@ -25,8 +25,8 @@ constexpr std::chrono::seconds kMailboxWait{5};
 constexpr std::chrono::seconds kFirstReconnectDelay{1};
 constexpr std::chrono::seconds kLastReconnectDelay{60};
 
-/// A PEM text under a path, which is all that libmosquitto takes: in memory, so that a key is written
-/// to no disk.
+/// A PEM text with a path, because libmosquitto accepts nothing else. It stays in memory, so that no
+/// key reaches a disk.
 class PemFile {
 public:
     explicit PemFile(const char* pem) {
@@ -107,7 +107,7 @@ public:
         if (!accepted_) {
             return false;
         }
-        ++unacknowledged_;  // Before the call: the acknowledgement comes in the other thread.
+        ++unacknowledged_;  // First, because the other thread receives the acknowledgement.
         if (mosquitto_publish(client_, nullptr, topic, static_cast<int>(size), payload, kQos, false) !=
             MOSQ_ERR_SUCCESS) {
             --unacknowledged_;
@@ -146,7 +146,7 @@ public:
     }
 
 private:
-    /// libmosquitto's own loop ends for good on a TLS or name error; a device tries again.
+    /// libmosquitto's own loop ends for good on a TLS or name error, but a device has to try again.
     void run() {
         std::chrono::seconds delay = kFirstReconnectDelay;
         while (!stopping_) {
@@ -199,7 +199,7 @@ private:
         auto* const me = static_cast<MosquittoClient*>(self);
         constexpr int kRefused = 0x80;
         if (std::any_of(granted, granted + count, [](int qos) { return qos >= kRefused; })) {
-            return;  // Not allowed: the device is deaf, so it does not count as connected.
+            return;  // Refused: the device hears nothing, so it does not count as connected.
         }
         if (--me->subscriptions_left_ == 0) {
             me->set_connected(true);
@@ -254,12 +254,12 @@ private:
     bool claimed_ = false;
     bool news_ = false;
     std::atomic<bool> stopping_{false};
-    std::atomic<bool> accepted_{false};   ///< CONNACK has come.
+    std::atomic<bool> accepted_{false};   ///< CONNACK has arrived.
     std::atomic<bool> connected_{false};  ///< And every SUBACK.
     std::atomic<int> unacknowledged_{0};
-    // Of the receiving thread only.
+    // Used only by the receiving thread.
     std::size_t subscriptions_left_ = 0;
-    int reported_ = MOSQ_ERR_SUCCESS;  ///< The error that was logged last.
+    int reported_ = MOSQ_ERR_SUCCESS;  ///< The error logged last.
 };
 
 }  // namespace

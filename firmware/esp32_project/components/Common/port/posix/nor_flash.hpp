@@ -5,8 +5,8 @@
 
 namespace ota::posix {
 
-/// NOR flash in memory, or in a file mapped into it: erasing a sector sets all its bits, writing can
-/// only clear them. Virtual, so that a test can cut the power in the middle of an operation.
+/// NOR flash in memory or in a mapped file: erasing a sector sets all its bits, and writing can only
+/// clear them. Virtual, so that a test can cut the power in the middle of an operation.
 class NorFlash {
 public:
     NorFlash(std::uint8_t* bytes, std::size_t size) : bytes_(bytes), size_(size) {}
@@ -14,7 +14,7 @@ public:
     NorFlash(const NorFlash&) = delete;
     NorFlash& operator=(const NorFlash&) = delete;
 
-    /// The three return false when the range leaves the flash.
+    /// These three return false if the range exceeds the flash.
     bool read(std::size_t offset, void* buffer, std::size_t size) const;
     virtual bool write(std::size_t offset, const void* bytes, std::size_t size);
     /// @param offset start of a sector.
@@ -29,7 +29,7 @@ protected:
     std::size_t size_;
 };
 
-/// A file of kFlashSize bytes, as `esptool read-flash` would give it.
+/// A file of kFlashSize bytes, as `esptool read-flash` would write it.
 class FileFlash : public NorFlash {
 public:
     /// Maps the file. Check is_open() before anything else.

@@ -2,8 +2,8 @@
 
 namespace ota::posix {
 
-/// Arguments with which system_reboot() starts this program again, as main() got them: a restart loses
-/// everything but the flash file, as on the chip.
+/// The arguments of main(), with which system_reboot() starts this program again: as on the chip, a
+/// restart loses everything but the flash.
 extern char* const* reboot_arguments;
 
 }  // namespace ota::posix

@@ -32,7 +32,7 @@ class PosixRandom final : public RandomSource {
 public:
     std::uint32_t next() override {
         std::uint32_t value = 0;
-        // Up to 256 bytes come whole (getrandom(2)).
+        // Up to 256 bytes are never cut short (getrandom(2)).
         if (::getrandom(&value, sizeof(value), 0) != static_cast<ssize_t>(sizeof(value))) {
             std::abort();
         }

@@ -13,11 +13,11 @@
 
 namespace ota {
 
-/// Owns the way to the download API: its addresses, the API key, the check-in. HTTPDownloader fetches
+/// Owns the access to the download API: its addresses, the API key, the check-in. HTTPDownloader fetches
 /// images through it.
 ///
-/// The device builds its addresses from its own API base. The `url` of a notification is for other
-/// clients: nobody who forges messages can send the device, and its API key, elsewhere.
+/// The device builds addresses from its own API base. The `url` of a notification is for other clients, so
+/// that no forged message can direct the device, and its API key, elsewhere.
 class ApiClient {
 public:
     static constexpr std::uint64_t kCheckInLimit_ms = 30000;
@@ -26,7 +26,7 @@ public:
         : http_(http), clock_(clock), config_(config) {}
 
     /// Asks what this device should run; gives up after kCheckInLimit_ms.
-    /// @param[out] body the notification; none of it with `none` when there is nothing to do (204).
+    /// @param[out] body the notification; empty with `none` if there is nothing to do (204).
     /// @return none; connection_lost, http_* and so on; notification_too_large; out_of_memory.
     Reason check_in(std::string_view running_version, HeapText& body);
 
@@ -36,10 +36,10 @@ public:
     /// Whether the API's redirect to this address is followed.
     [[nodiscard]] bool may_redirect_to(std::string_view url) const;
 
-    /// Sends a GET and reads the head of the answer. @param range value of the field Range, or nullptr.
+    /// Sends a GET and reads the head of the answer. @param range value of the Range field, or nullptr.
     Reason get(const char* url, const char* accept, const char* range, bool with_key, HttpResponseHead& head);
 
-    /// What the last refused request said in Retry-After, in seconds; 0: nothing.
+    /// Seconds in the Retry-After field of the last answer; 0: none.
     [[nodiscard]] std::uint32_t retry_after_s() const { return retry_after_s_; }
 
 private:

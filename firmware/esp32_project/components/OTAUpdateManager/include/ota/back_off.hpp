@@ -6,15 +6,15 @@
 
 namespace ota {
 
-/// Owns the rule how long to wait: delays that double with every failure, and the randomness that keeps
-/// a fleet from acting at the same moment.
+/// Owns the rule for waiting: delays that double with every failure, and the randomness that keeps a fleet
+/// from acting all at once.
 class BackOff {
 public:
     BackOff(const UpdateConfig& config, RandomSource& random) : config_(config), random_(random) {}
 
-    /// Milliseconds to wait after so many failures. Doubles from the first back-off with every failure,
-    /// up to the limit; then up to a quarter is added at random, so that devices that lost the same
-    /// server do not come back together.
+    /// Milliseconds to wait after this many failures. Starts with the first back-off and doubles with
+    /// every failure, up to the limit. Up to a quarter is added at random, so that devices that lost the
+    /// same server do not all return at once.
     [[nodiscard]] std::uint32_t delay_ms(std::uint32_t failures);
 
     /// Uniform, and below `limit`; 0 for 0.

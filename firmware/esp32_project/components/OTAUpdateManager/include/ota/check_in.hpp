@@ -9,24 +9,23 @@
 
 namespace ota {
 
-/// Owns the schedule by which the device asks the API what it should run: soon after a boot or a trial,
-/// then about every hour, and later after failures.
+/// Owns the schedule of check-ins, in which the device asks the API what it should run: soon after a boot
+/// or a trial, then about once per hour, and less often after failures.
 class CheckIn {
 public:
     CheckIn(UpdateContext& context, StatusReporter& reporter, ApiClient& api)
         : context_(context), reporter_(reporter), api_(api) {}
 
-    /// Plans the first one after a boot.
+    /// Schedules the first check-in after a boot.
     void begin();
 
-    /// Plans the next one for now.
+    /// Schedules the next check-in for now.
     void hurry(std::uint64_t now) { next_ms_ = now; }
 
     [[nodiscard]] std::uint64_t next_ms() const { return next_ms_; }
 
-    /// Asks, and plans the next one.
-    /// @param[out] body the notification that was answered; none of it when there is nothing to do, or
-    ///             it failed.
+    /// Checks in, and schedules the next check-in.
+    /// @param[out] body the notification; empty if there is nothing to do, or if asking failed.
     void ask(std::uint64_t now, HeapText& body);
 
 private:

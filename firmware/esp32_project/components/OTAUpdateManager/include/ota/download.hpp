@@ -14,14 +14,14 @@
 
 namespace ota {
 
-/// A download under way. It survives a dropped link as it is; a restart begins it anew from the
+/// A download under way. It survives a dropped link unchanged; after a restart, it is rebuilt from the
 /// progress in NVS.
 struct DownloadState {
     std::unique_ptr<std::uint8_t[]> buffer;
     std::uint32_t buffered = 0;
     std::uint32_t written = 0;               ///< Bytes in flash.
-    std::uint32_t confirmed = 0;             ///< Bytes that NVS knows to be in flash.
-    std::uint32_t confirmed_before_try = 0;  ///< `confirmed` when the current try began.
+    std::uint32_t confirmed = 0;             ///< Bytes in flash according to NVS.
+    std::uint32_t confirmed_before_try = 0;  ///< `confirmed` at the start of the current try.
     Sha256Digest image_head{};
     bool request_open = false;
     std::uint8_t reported_quarters = 0;
@@ -29,13 +29,13 @@ struct DownloadState {
     std::uint64_t window_start_ms = 0;
 };
 
-/// Owns the way of an accepted release into the update slot: asks for pieces, writes them, confirms
-/// progress in NVS, verifies and activates, and says what a failure on that way is followed by.
+/// Owns the download of an accepted release into the update slot: requests pieces, writes them, confirms
+/// progress in NVS, verifies, activates, and decides what follows a failure.
 class Download {
 public:
-    /// Buffer, in bytes: one flash sector, so that each is erased and written once.
+    /// Size of the buffer: one flash sector, so that each sector is erased and written once.
     static constexpr std::size_t kBufferSize = kFlashSectorSize;
-    /// Slowest download that is put up with: bytes per second, over kRateWindow_ms.
+    /// Slowest acceptable download in bytes per second, over kRateWindow_ms.
     static constexpr std::uint32_t kMinRate = 256;
     static constexpr std::uint64_t kRateWindow_ms = 60000;
 
@@ -43,9 +43,9 @@ public:
         enum class Next : std::uint8_t {
             step,     ///< There is more to do.
             restart,  ///< The new image is activated.
-            retry,    ///< Interrupted, for `reason`: again after `delay_ms`.
-            drop,     ///< The release is over, for `reason`.
-            give_up,  ///< It failed for good.
+            retry,    ///< Interrupted, for `reason`: try again after `delay_ms`.
+            drop,     ///< The release has expired or was withdrawn, as `reason` says.
+            give_up,  ///< The release failed too often.
         };
         Next next = Next::step;
         Reason reason = Reason::none;
@@ -63,22 +63,22 @@ public:
     /// signature.
     [[nodiscard]] Result step(std::uint64_t now);
 
-    /// Goes on after a wait, whose time does not count for the rate.
+    /// Continues after a wait, which does not count for the rate.
     void resume(std::uint64_t now);
 
-    /// Forgets what is in RAM; flash and NVS keep theirs.
+    /// Discards what is in RAM, but not what is in flash and NVS.
     void end();
 
-    /// Forgets also the address of the image: another release is under way.
+    /// As end(), and forgets the address of the image: another release is under way.
     void begin_release();
 
-    /// An answer of the server is being read: there is no memory for a message now.
+    /// An answer from the server is being read, so there is no memory for a message.
     [[nodiscard]] bool is_receiving() const { return state_ && state_->request_open; }
 
-    /// All bytes are in flash, and the verdict waits for the memory that a message has.
+    /// All bytes have arrived; only the verdict is missing.
     [[nodiscard]] bool is_whole() const { return state_ && received() == context_.release->size; }
 
-    /// Gives the buffer's memory to a message. Bytes in it are fetched again. Not while is_receiving().
+    /// Frees the buffer to make room for a message. Its bytes are fetched again. Not while is_receiving().
     void give_up_buffer();
 
 private:

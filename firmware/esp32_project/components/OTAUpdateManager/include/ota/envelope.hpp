@@ -10,10 +10,10 @@
 
 namespace ota {
 
-/// A DSSE envelope (https://github.com/secure-systems-lab/dsse/blob/master/envelope.md) as it stands
-/// in its buffer: still base64, nothing of it verified.
+/// A DSSE envelope (https://github.com/secure-systems-lab/dsse/blob/master/envelope.md) in its buffer:
+/// still base64, and not verified.
 struct Envelope {
-    /// More signatures than this are ignored, which bounds the work that a stranger can cause.
+    /// Further signatures are ignored, to limit the work that an attacker can cause.
     static constexpr std::size_t kMaxSignatures = 4;
 
     struct Signature {
@@ -27,11 +27,11 @@ struct Envelope {
     std::size_t signature_count = 0;
 };
 
-/// Reads the envelope that is the next value of `json`.
-/// @return false when a field is missing, twice there or of the wrong type.
+/// Reads the next value of `json` as an envelope.
+/// @return false if a field is missing, duplicated or of the wrong type.
 [[nodiscard]] bool parse_envelope(JsonReader& json, Envelope& envelope);
 
-/// Decodes payload and signatures where they stand, and hashes what is signed.
+/// Decodes payload and signatures in place, and hashes what is signed.
 /// @param[out] digest SHA-256 of DSSE's pre-authentication encoding (PAE) of type and payload.
 /// @return none, envelope_unknown_type, envelope_malformed or out_of_memory.
 Reason decode_envelope(Envelope& envelope, Sha256Digest& digest);

@@ -13,19 +13,19 @@
 
 namespace ota {
 
-/// Owns the exchange that fetches a piece of an image, and the address that the API redirected it to.
+/// Owns the exchange that fetches a piece of an image, and the address to which the API redirects it.
 class HTTPDownloader {
 public:
     HTTPDownloader(HttpClient& http, ApiClient& api) : http_(http), api_(api) {}
 
-    /// Asks for a piece of an image; with `none`, read() gives its bytes. Follows one redirect (307)
-    /// without showing the API key to the other host, and stays with that address for the pieces
-    /// that follow until it refuses one.
+    /// Requests a piece of an image; after `none`, read() returns its bytes. Follows one redirect (307)
+    /// without sending the API key to the other host, and uses that address for later pieces until it
+    /// refuses one.
     Reason open(std::string_view version, const Sha256Digest& sha256, const ByteRange& range);
 
-    /// Reads the next bytes of the piece; not to be called at_end().
-    /// @param[out] received 0 with `none` when nothing came yet.
-    /// @return none, connection_lost or too_many_bytes; with those the exchange is closed.
+    /// Reads the next bytes of the piece. Do not call it at_end().
+    /// @param[out] received 0 with `none` if nothing has arrived yet.
+    /// @return none; connection_lost or too_many_bytes, which close the exchange.
     Reason read(void* buffer, std::size_t size, std::size_t& received);
 
     /// The whole piece was read.
@@ -33,7 +33,7 @@ public:
 
     void close();
 
-    /// Forgets what it knows of the release's address.
+    /// Forgets the address to which the API redirected.
     void reset() { redirect_url_.clear(); }
 
 private:

@@ -14,8 +14,8 @@ namespace ota {
 enum class TargetMatch : std::uint8_t {
     all,        ///< Every device of the product.
     listed,     ///< Its MAC is in the signed list.
-    unlisted,   ///< It is not.
-    elsewhere,  ///< The list is a file or a tag that only the server can resolve.
+    unlisted,   ///< Its MAC is not in the signed list.
+    elsewhere,  ///< The list is a file or tags, which only the server can resolve.
 };
 
 /// The signed manifest. Texts stay in the buffer that it was parsed from.
@@ -35,8 +35,8 @@ struct Manifest {
     [[nodiscard]] bool version_is_auto() const { return version == "auto"; }
 };
 
-/// Reads the payload of a verified envelope, rewriting it in place. Fields that are not known are
-/// ignored, so that a manifest may say more than this firmware understands.
+/// Reads the payload of a verified envelope, rewriting it in place. Ignores unknown fields, so that a
+/// manifest may say more than this firmware understands.
 /// @param device the MAC to look for among the targets.
 /// @return none, manifest_malformed or manifest_unsupported_schema.
 Reason parse_manifest(TextSpan payload, const MacAddress& device, Manifest& manifest);

@@ -11,7 +11,7 @@
 
 namespace ota {
 
-/// Largest notification that a device accepts, in bytes; the pipeline makes none that is larger.
+/// Largest notification that a device accepts, in bytes. The pipeline sends none that is larger.
 inline constexpr std::size_t kMaxNotificationSize = 16384;
 inline constexpr std::size_t kMaxReleaseIdLength = 128;
 inline constexpr std::int64_t kMaxDelayLimit_s = 86400;
@@ -22,9 +22,9 @@ struct Cohort {
     std::string_view salt;
 };
 
-/// The notification of a release, as it stands in its buffer. Only what the envelope signs can be
-/// believed; of the rest, `max_delay`, `cohort` and `withdrawn` can delay an update or keep it from
-/// the device, as anybody can who is able to keep messages back, and can put it on nothing.
+/// The notification of a release, in its buffer. Only what the envelope signs can be trusted. Of the rest,
+/// `max_delay`, `cohort` and `withdrawn` can delay or prevent an update, as can anyone who holds messages
+/// back, but they cannot install anything.
 struct Notification {
     std::string_view release_id;  ///< 1 to 128 printable ASCII characters without `"` and `\`.
     std::string_view product;
@@ -34,18 +34,18 @@ struct Notification {
     std::optional<std::int64_t> size;
     std::optional<std::uint32_t> max_delay_s;
     std::optional<Cohort> cohort;
-    bool withdrawn = false;  ///< The release was taken back: no envelope then.
+    bool withdrawn = false;  ///< The release was withdrawn; there is no envelope.
     bool has_envelope = false;
     Envelope envelope;
 };
 
 /// Reads a notification, rewriting it in place.
-/// @return none or notification_malformed (also for one without envelope that is not `withdrawn`).
-///         `release_id` is set as soon as it was read, for the report of the refusal.
+/// @return none or notification_malformed (also without an envelope, unless it is `withdrawn`).
+///         `release_id` is set as soon as it was read, for the report of a refusal.
 Reason parse_notification(char* text, std::size_t size, Notification& notification);
 
-/// Gives back what is not needed any more of the text that the notification was parsed from, once its
-/// envelope is decoded: verifying a signature takes 8 KiB of heap itself.
+/// Once the envelope is decoded, frees what is no longer needed of the text that the notification was
+/// parsed from: verifying a signature takes 8 KiB of heap.
 void shrink_notification(HeapText& text, Notification& notification);
 
 }  // namespace ota

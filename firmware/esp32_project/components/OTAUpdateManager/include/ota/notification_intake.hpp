@@ -15,25 +15,25 @@
 
 namespace ota {
 
-/// Owns the way from a notification's bytes to the release under way: verifies, decides, and has refusals
-/// told. It alone sets `UpdateContext::release`.
+/// Owns the intake of notifications, from received bytes to an accepted release: verifies, decides, and
+/// has refusals reported. Only this part sets `UpdateContext::release`.
 class NotificationIntake {
 public:
     enum class Outcome : std::uint8_t {
-        nothing,    ///< It changes nothing: refused, known already, or none of ours.
-        accepted,   ///< `UpdateContext::release` is a release that is to be fetched from its start.
-        withdrawn,  ///< The release under way was taken back.
-        disowned,   ///< The release under way was accepted for what it is not.
+        nothing,    ///< No change: refused, already known, or not for this device.
+        accepted,   ///< `UpdateContext::release` is a release to fetch from its start.
+        withdrawn,  ///< The release under way was withdrawn.
+        disowned,   ///< The check-in contradicts the release under way, which was forged in part.
     };
 
     NotificationIntake(UpdateContext& context, StatusReporter& reporter, RefusalLedger& refusals,
                        const SignatureVerifier& verifier)
         : context_(context), reporter_(reporter), refusals_(refusals), verifier_(verifier) {}
 
-    /// Takes a message of a subscription. Its payload is rewritten.
+    /// Takes a received message, and rewrites its payload.
     [[nodiscard]] Outcome take(MqttMessage& message);
 
-    /// Takes the answer to a check-in, which is rewritten.
+    /// Takes the answer to a check-in, and rewrites it.
     [[nodiscard]] Outcome take_check_in(HeapText& text) { return take(text, NotificationSource::check_in); }
 
 private:

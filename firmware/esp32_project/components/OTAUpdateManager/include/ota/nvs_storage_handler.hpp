@@ -10,15 +10,15 @@
 
 namespace ota {
 
-/// The release that runs, stored once it has proven itself.
+/// The running release, stored when it has proven itself.
 struct InstalledRelease {
     std::int64_t sequence = 0;
     std::string version;
     bool version_is_authentic = true;  ///< See DeviceFacts.
-    Sha256Digest image_head{};         ///< SHA-256 of the image's head: tells whether it still is what runs.
+    Sha256Digest image_head{};         ///< SHA-256 of the image's head, to recognize the image.
 };
 
-/// The release that was written to a slot and is to be booted, or is on its trial.
+/// The release that was written to a slot and will be booted, or is on trial.
 struct PendingUpdate {
     std::string release_id;
     std::string version;
@@ -26,21 +26,21 @@ struct PendingUpdate {
     std::int64_t sequence = 0;
     Sha256Digest image_head{};
     std::uint8_t slot = 0;
-    std::uint8_t boots = 0;  ///< How often it was booted: more than 0 and not running means undone.
-    std::string verdict;     ///< Reason code that the new app left when it gave itself up, or empty.
+    std::uint8_t boots = 0;  ///< How often it was booted. More than 0 and not running: it was undone.
+    std::string verdict;     ///< Why the new app gave itself up, as a reason code, or empty.
 };
 
 /// How far the image with this SHA-256 has been written to the update slot.
 struct DownloadProgress {
     Sha256Digest image_sha256{};
-    std::uint32_t offset = 0;  ///< Bytes from the start that are in flash.
+    std::uint32_t offset = 0;  ///< Bytes in flash, from the start.
 };
 
-/// What went wrong with the release of this sequence so far.
+/// Failures of the release with this sequence so far.
 struct FailureRecord {
     std::int64_t sequence = 0;
-    std::uint16_t attempts = 0;       ///< Images that were bad, did not boot or failed their self-test.
-    std::uint16_t link_failures = 0;  ///< Failed tries to fetch since the last new chunk.
+    std::uint16_t attempts = 0;       ///< Bad images, failed boots and failed self-tests.
+    std::uint16_t link_failures = 0;  ///< Failed tries to download since the last new chunk.
 };
 
 /// A final status that the cloud has not acknowledged yet.
@@ -51,11 +51,11 @@ struct PendingReport {
     std::string reason;
 };
 
-/// What the update keeps across restarts. Reasons and states are kept as text and every record says
-/// its format, because another version of this firmware reads them next.
+/// What the update keeps across restarts. Another version of this firmware may read it next, so reasons
+/// and states are stored as text, and every record has the number of its format.
 ///
-/// A record that cannot be read (absent, of another format, damaged) counts as absent. The setters
-/// answer false when it did not reach the flash.
+/// A record that cannot be read (missing, damaged or in another format) counts as missing. The setters
+/// return false if the record did not reach the flash.
 class NVSStorageHandler {
 public:
     explicit NVSStorageHandler(KeyValueStore& store) : store_(store) {}
@@ -66,7 +66,7 @@ public:
     [[nodiscard]] std::optional<FailureRecord> failure() const;
     [[nodiscard]] std::optional<PendingReport> report() const;
 
-    /// The failures of this release so far: none when the record is of another.
+    /// The failures of this release so far: none if the record is of another release.
     [[nodiscard]] FailureRecord failures_of(std::int64_t sequence) const;
 
     [[nodiscard]] bool set(const InstalledRelease& record);
@@ -85,7 +85,7 @@ private:
     KeyValueStore& store_;
 };
 
-/// Parsers of the stored records, for any bytes. @return false when they are not such a record.
+/// Parsers of the stored records, safe for any bytes. @return false if they are not such a record.
 bool decode(const std::uint8_t* bytes, std::size_t size, InstalledRelease& record);
 bool decode(const std::uint8_t* bytes, std::size_t size, PendingUpdate& record);
 bool decode(const std::uint8_t* bytes, std::size_t size, DownloadProgress& record);

@@ -18,8 +18,8 @@
 
 namespace ota {
 
-/// The update of one device: hears of releases, decides, downloads, verifies, activates, restarts,
-/// and after the restart proves itself or goes back. All of it runs in one task:
+/// Keeps one device up to date: receives releases, decides, downloads, verifies, activates, restarts, and
+/// then proves the new app or goes back to the old one. All of it runs in one task:
 ///
 ///     manager.start();
 ///     for (;;) { mqtt.wait(manager.step()); }
@@ -27,25 +27,25 @@ namespace ota {
 /// A step does a bounded piece of work (at most one buffer of the download, one request or one
 /// signature) and never sleeps.
 ///
-/// The manager owns the state (see next_state()) and the moments at which a wait or a restart is due.
-/// The work of each state is done by a part, and no part knows another that does work.
+/// The manager owns the state (see next_state()), and the times at which a download or a restart is due.
+/// A part does the work of each state, and the parts of two states do not know each other.
 class OTAUpdateManager {
 public:
     OTAUpdateManager(const UpdateConfig& config, const UpdatePorts& ports, UpdateObserver& observer);
     ~OTAUpdateManager() = default;
-    OTAUpdateManager(const OTAUpdateManager&) = delete;  // The parts point to each other.
+    OTAUpdateManager(const OTAUpdateManager&) = delete;  // Its parts point to each other.
     OTAUpdateManager& operator=(const OTAUpdateManager&) = delete;
 
-    /// Settles what the last boot left: starts the trial of a new app, completes one that had passed,
-    /// or reports one that was undone. Call once.
+    /// Settles what the last boot left unfinished: starts the trial of a new app, completes a trial that
+    /// passed, or reports one that was undone. Call once.
     void start();
 
-    /// Does the next piece of work. @return milliseconds until there is more, unless a message comes.
+    /// Does the next piece of work. @return milliseconds until there is more, unless a message arrives.
     std::uint32_t step();
 
     [[nodiscard]] UpdateState state() const { return state_; }
     [[nodiscard]] const std::string& running_version() const { return context_.running.version; }
-    /// A final report waits for the broker's acknowledgement.
+    /// A final report is waiting for the broker's acknowledgement.
     [[nodiscard]] bool has_report() const { return reporter_.has_report(); }
 
 private:
@@ -74,7 +74,7 @@ private:
 
     UpdateState state_ = UpdateState::idle;
     std::uint64_t start_at_ms_ = 0;    ///< End of the delay or back-off.
-    std::uint64_t restart_at_ms_ = 0;  ///< Whether or not the last message was acknowledged by then.
+    std::uint64_t restart_at_ms_ = 0;  ///< Even if the last message is not acknowledged by then.
 };
 
 }  // namespace ota

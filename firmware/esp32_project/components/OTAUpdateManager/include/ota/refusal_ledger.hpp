@@ -12,20 +12,20 @@
 
 namespace ota {
 
-/// Owns the memory of refusals told, and so the rule which ones are reported: each once, as a retained
-/// message comes with every reconnect, and of what anybody could send only so many in an hour.
+/// Owns the memory of reported refusals, and so the rule which ones are reported: each one once, although
+/// a retained message comes with every reconnect, and only a few per hour of what anyone could send.
 class RefusalLedger {
 public:
     RefusalLedger(UpdateContext& context, StatusReporter& reporter)
         : context_(context), reporter_(reporter) {}
 
-    /// Reports that a release will not be installed, if that was not told before. Of what did not come by
-    /// check-in, only so many are told in an hour.
+    /// Reports that a release will not be installed, unless that was reported before. Of releases that did
+    /// not come by check-in, only a few are reported per hour.
     /// @return whether it was reported.
     bool tell(std::string_view release_id, std::string_view version, Reason reason,
               NotificationSource source);
 
-    /// The same for what is not known to be signed by anybody: one in an hour.
+    /// The same for an unauthenticated release: one per hour.
     void tell_unverified(std::string_view release_id, std::string_view version, Reason reason,
                          NotificationSource source);
 
@@ -37,8 +37,8 @@ private:
 
     UpdateContext& context_;
     StatusReporter& reporter_;
-    std::array<Told, 8> told_{};  ///< The oldest is overwritten, once it is old enough.
-    std::size_t next_ = 0;        ///< Refusals told since the boot.
+    std::array<Told, 8> told_{};  ///< The oldest is overwritten when it is old enough.
+    std::size_t next_ = 0;        ///< Refusals reported since the boot.
     std::uint64_t next_unverified_ms_ = 0;
 };
 

@@ -12,38 +12,38 @@
 
 namespace ota {
 
-/// Owns what the device says: the status messages on its own topic, the one final report that waits in
-/// NVS until the broker has acknowledged it, and the events for the observer.
+/// Owns everything that the device reports: status messages on its own topic, the final report that stays
+/// in NVS until the broker has acknowledged it, and events for the observer.
 class StatusReporter {
 public:
     explicit StatusReporter(UpdateContext& context);
 
-    /// Takes up the final report that an earlier boot left undelivered.
+    /// Loads the final report that an earlier boot could not deliver.
     void load_report() { report_ = context_.storage.report(); }
 
-    /// A final report waits for the broker's acknowledgement.
+    /// A final report is waiting for the broker's acknowledgement.
     [[nodiscard]] bool has_report() const { return report_.has_value(); }
 
-    /// Reports the end of a release. It must arrive: it is kept in NVS until the broker has acknowledged
-    /// it, and takes the place of one that waits.
+    /// Reports the outcome of a release. The report stays in NVS until the broker has acknowledged it, and
+    /// replaces one that is still waiting.
     void report_outcome(std::string_view release_id, std::string_view version, UpdateStatus status,
                         std::string_view reason);
 
-    /// Sends the final report that waits, or forgets it once it was acknowledged. Call it in every step.
+    /// Sends the final report, or deletes it once it was acknowledged. Call it in every step.
     void deliver_report();
 
-    /// Says how far the release under way has come. Lost when there is no connection: the next replaces it.
+    /// Reports the progress of the release under way. Lost without a connection; the next one replaces it.
     void send_progress(UpdateStatus status, int percent, Reason reason = Reason::none);
 
-    /// Hands a message to MQTT. @return false when it was not taken.
+    /// Passes a message to MQTT. @return false if it was not accepted.
     bool send(const StatusMessage& message);
 
-    /// Tells the observer, of the release under way if there is one.
+    /// Tells the observer about an event of the release under way, if there is one.
     void event(const char* name, Reason reason = Reason::none);
     void event(const char* name, const char* value_name, std::int64_t value);
 
-    /// A record did not reach NVS. Nothing else can be done about it here: the next boot, or the next
-    /// failure, starts from the record before.
+    /// Call it when a record could not be stored. All that is left to do is to report it: the next boot
+    /// starts from the previous record.
     void storage_failed() { event("storage_failed", Reason::storage_error); }
 
 private:

@@ -10,24 +10,24 @@
 
 namespace ota {
 
-/// Owns the trial of a new app: finds out at boot what runs and what became of the update that was
-/// pending, lets a new app prove itself, and stores the verdict. It alone writes the record of the
-/// installed release.
+/// Owns the trial of a new app: finds out at boot which app runs and how the pending update ended, lets a
+/// new app prove itself, and stores the verdict. Only this part writes the record of the installed
+/// release.
 class Trial {
 public:
     enum class Verdict : std::uint8_t { pending, passed, failed };
 
     Trial(UpdateContext& context, StatusReporter& reporter) : context_(context), reporter_(reporter) {}
 
-    /// Settles what the last boot left: completes a trial that had passed, or reports one that was
-    /// undone. Call once. @return whether the running app is on its trial: call step() then.
+    /// Settles what the last boot left unfinished: completes a trial that passed, or reports one that was
+    /// undone. Call once. @return whether the running app is on trial: then call step().
     [[nodiscard]] bool begin();
 
-    /// Has the new app prove itself. A trial that failed is stored and the app given up: a restart takes
-    /// the device back.
+    /// Lets the new app prove itself. If it fails, this stores the verdict and gives up the app, and a
+    /// restart takes the device back to the old one.
     [[nodiscard]] Verdict step(std::uint64_t now);
 
-    /// When the trial fails if it has not passed.
+    /// If the trial has not passed by then, it fails.
     [[nodiscard]] std::uint64_t deadline_ms() const { return deadline_ms_; }
 
 private:
@@ -41,7 +41,7 @@ private:
     UpdateContext& context_;
     StatusReporter& reporter_;
     std::uint64_t deadline_ms_ = 0;
-    bool published_ = false;  ///< The device's first message in this connection, which proves the link.
+    bool published_ = false;  ///< The first message of this connection, which proves the link.
 };
 
 }  // namespace ota

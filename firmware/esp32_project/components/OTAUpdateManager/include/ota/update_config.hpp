@@ -18,13 +18,13 @@
 
 namespace ota {
 
-/// Something that happened, for logs and tests. The texts are valid during the call only.
+/// Something that happened, for logs and tests. The texts are valid only during the call.
 struct UpdateEvent {
     const char* name;
     std::string_view release_id;
     std::string_view version;
     Reason reason = Reason::none;
-    const char* value_name = nullptr;  ///< What `value` is, with its unit; nullptr: there is none.
+    const char* value_name = nullptr;  ///< What `value` is, with its unit; nullptr: no value.
     std::int64_t value = 0;
 };
 
@@ -34,28 +34,27 @@ public:
 
     virtual void on_event(const UpdateEvent& event) = 0;
 
-    /// A status message was handed to MQTT.
+    /// A status message was passed to MQTT.
     virtual void on_status(const StatusMessage& status) = 0;
 
-    /// What the application itself has to say against the new image on its first boot: sensors,
-    /// storage, whatever makes it useful. Asked once, when the broker has acknowledged the device's
-    /// first message.
+    /// The application's own test of a new image on its first boot: sensors, storage, whatever it needs
+    /// to be useful. Called when the broker has acknowledged the device's first message.
     virtual bool self_test_passes() { return true; }
 };
 
-/// What does not change while a firmware runs. It and its texts stay valid as long as the manager.
+/// Settings that do not change while a firmware runs. They and their texts must outlive the manager.
 struct UpdateConfig {
     MacAddress mac;
     const char* product = nullptr;
-    const char* chip = nullptr;     ///< Name as in a manifest, for example "esp32s3".
+    const char* chip = nullptr;     ///< As in a manifest, for example "esp32s3".
     const char* api_url = nullptr;  ///< Base of the download API, without a slash at the end.
     const char* api_key = nullptr;
     const char* topic_prefix = "/firmware_update";
     TrustedKeys trusted_keys;
 
-    /// Bytes asked for in one request and lost at most to a power cut; a multiple of kFlashSectorSize.
+    /// Bytes per request, and the most that a power cut can lose; a multiple of kFlashSectorSize.
     std::uint32_t chunk_size = 65536;
-    std::uint32_t max_delay_s = 60;  ///< Of the random delay before a download, unless the notification says.
+    std::uint32_t max_delay_s = 60;  ///< Random delay before a download, unless the notification has one.
     std::uint32_t check_in_interval_s = 3600;
     std::uint32_t self_test_limit_s = 300;
     std::uint32_t first_back_off_s = 60;

@@ -12,7 +12,7 @@
 
 namespace ota {
 
-/// Times that an image of one release may turn out bad before it is refused for good.
+/// How often a release may fail before it is refused for good.
 inline constexpr std::uint16_t kMaxAttempts = 3;
 
 /// The app that runs.
@@ -22,7 +22,7 @@ struct RunningApp {
     std::int64_t sequence = 0;         ///< Of the release installed last; 0: none.
 };
 
-/// The release that was accepted: what the download needs of the manifest.
+/// The accepted release: what the download needs from the manifest.
 struct AcceptedRelease {
     std::string id;
     std::string version;
@@ -32,21 +32,21 @@ struct AcceptedRelease {
     std::int64_t sequence = 0;
     std::int64_t expires = 0;
     std::uint32_t size = 0;
-    std::uint32_t furthest = 0;  ///< Most bytes of it that a download has confirmed.
+    std::uint32_t furthest = 0;  ///< Most bytes that any download of it has confirmed.
     Sha256Digest sha256{};
     HeapText signature;  ///< Of the image.
 };
 
-/// What the parts of the update share. OTAUpdateManager owns it and outlives them all.
+/// What the parts of the update share. OTAUpdateManager owns it.
 struct UpdateContext {
     const UpdateConfig& config;
     const UpdatePorts ports;
     UpdateObserver& observer;
     NVSStorageHandler storage;
     BackOff back_off;
-    RunningApp running;  ///< Written by Trial alone.
-    std::optional<AcceptedRelease>
-        release;  ///< Under way. Set by NotificationIntake, cleared by the manager.
+    RunningApp running;  ///< Only Trial writes it.
+    /// The release under way. NotificationIntake sets it, the manager clears it.
+    std::optional<AcceptedRelease> release;
 };
 
 }  // namespace ota

@@ -7,31 +7,31 @@
 namespace ota {
 
 enum class UpdateState : std::uint8_t {
-    self_test,  ///< A new app on its trial.
+    self_test,  ///< A new app is on trial.
     idle,       ///< Nothing to do.
-    waiting,    ///< A release was accepted; its random delay or back-off runs.
+    waiting,    ///< A release was accepted, and its random delay or back-off is running.
     downloading,
-    restarting,  ///< Until the last message is out.
+    restarting,  ///< Waiting for the last message to be acknowledged.
 };
 inline constexpr std::size_t kUpdateStateCount = 5;
 
 /// What moves an update from one state to another.
 enum class UpdateTrigger : std::uint8_t {
-    trial_began,       ///< At boot: the running app has to prove itself.
-    trial_passed,      ///< It has.
-    trial_failed,      ///< It has not, and was given up.
-    release_accepted,  ///< Also in place of another that was under way.
+    trial_began,       ///< At boot: the running app must prove itself.
+    trial_passed,      ///< It has proven itself.
+    trial_failed,      ///< It has failed, and was given up.
+    release_accepted,  ///< Possibly in place of another one under way.
     release_dropped,   ///< Withdrawn, expired, disowned by a check-in, or failed for good.
     wait_over,         ///< The delay or back-off has passed.
-    download_failed,   ///< It is tried again later.
+    download_failed,   ///< It will be tried again later.
     image_activated,   ///< The new image is the one to boot.
 };
 inline constexpr std::size_t kUpdateTriggerCount = 8;
 
-/// The life of an update. A device boots into `idle`, and into nothing else: what an earlier boot left is
-/// in NVS and otadata, and `restarting` ends with the power.
+/// The life of an update. A device always boots into `idle`: what an earlier boot left is in NVS and
+/// otadata. Only the restart itself ends `restarting`.
 ///
-/// @return the state that follows; the same one where the trigger has no meaning.
+/// @return the next state; `state` itself where the trigger has no meaning.
 constexpr UpdateState next_state(UpdateState state, UpdateTrigger trigger) {
     using S = UpdateState;
     constexpr S kSelfTest = S::self_test;

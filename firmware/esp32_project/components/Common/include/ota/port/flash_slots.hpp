@@ -8,20 +8,20 @@
 
 namespace ota {
 
-/// Smallest piece of flash that can be erased, in bytes.
+/// Smallest unit of flash that can be erased, in bytes.
 inline constexpr std::size_t kFlashSectorSize = 4096;
 
 /// States of an OTA slot, as ESP-IDF keeps them in otadata (`esp_ota_img_states_t`).
 enum class SlotState : std::uint8_t {
     undefined,       ///< otadata has no entry for the slot, or one without a state.
-    new_image,       ///< Activated, and not booted since.
-    pending_verify,  ///< First boot: the next one undoes it unless the app is marked valid.
+    new_image,       ///< Activated, but not booted yet.
+    pending_verify,  ///< First boot: unless the app is marked valid, the next boot undoes it.
     valid,
-    invalid,  ///< The app itself gave up (`mark_running_invalid`).
+    invalid,  ///< The app gave itself up (`mark_running_invalid`).
     aborted,  ///< The bootloader undid an app that restarted before it was marked valid.
 };
 
-/// The two application slots and the record (otadata) by which the bootloader chooses between them.
+/// The two application slots, and otadata, from which the bootloader chooses between them.
 ///
 /// `esp_idf`: esp_ota_*, esp_partition_*. `posix`: a file that holds the whole 4 MB flash.
 /// All writing goes to the update slot; the running one is never touched.
@@ -42,40 +42,40 @@ public:
     [[nodiscard]] virtual std::size_t update_slot_size() const = 0;
 
     /// Reads `size` bytes at `offset` of `slot`, decrypted where flash encryption is on.
-    /// @return ok; invalid when the range leaves the slot; io_error.
+    /// @return ok; invalid if the range exceeds the slot; io_error.
     virtual PortResult read(int slot, std::size_t offset, void* buffer, std::size_t size) const = 0;
 
-    /// Starts (`offset` 0) or goes on with writing the update slot. What lies below `offset` was
-    /// written by an earlier `begin`, also before a restart, and is kept. Ends an earlier `begin`.
+    /// Starts (`offset` 0) or resumes writing the update slot. Bytes below `offset`, written after an
+    /// earlier `begin`, even before a restart, are kept. Ends an earlier `begin`.
     /// @param offset a multiple of kFlashSectorSize.
-    /// @return ok; invalid when the running app is still pending_verify or `offset` is not a
-    ///         multiple or outside the slot; io_error.
+    /// @return ok; invalid if the running app is still pending_verify, or if `offset` is not a
+    ///         multiple or is outside the slot; io_error.
     virtual PortResult begin(std::size_t offset) = 0;
 
-    /// Appends to the update slot, erasing each sector as it is reached. Every call but the last of
-    /// an image has a multiple of kFlashSectorSize.
+    /// Appends to the update slot, erasing each sector when it is reached. `size` is a multiple of
+    /// kFlashSectorSize, except in the last call for an image.
     /// @return ok; invalid without `begin`; no_space past the end of the slot; io_error.
     virtual PortResult write(const void* data, std::size_t size) = 0;
 
     /// Checks the image in the update slot as the bootloader does (header, segments, checksum,
-    /// appended SHA-256) and makes it the one to boot, as `new_image`. Works after a restart too,
-    /// without `begin`, when the slot was written completely before.
-    /// @return ok; invalid when the image fails that check (otadata is unchanged); io_error.
+    /// appended SHA-256) and makes it the one to boot, as `new_image`. After a restart it also works
+    /// without `begin`, if the slot was written completely before.
+    /// @return ok; invalid if the image fails that check (otadata is unchanged); io_error.
     virtual PortResult activate() = 0;
 
-    /// Ends the trial of the running app: from now on the bootloader keeps it.
-    /// @return ok, also when it was valid already; io_error.
+    /// Ends the trial of the running app: the bootloader now keeps it.
+    /// @return ok, also if it was valid already; io_error.
     virtual PortResult mark_running_valid() = 0;
 
-    /// Gives the running app up: the next boot takes the other slot. Does not restart.
-    /// @return ok; invalid when there is no other app that could run; io_error.
+    /// Gives up the running app: the next boot takes the other slot. Does not restart.
+    /// @return ok; invalid if there is no other app that could run; io_error.
     virtual PortResult mark_running_invalid() = 0;
 };
 
-/// Opens the slots of this device. Made once a boot.
-/// @param medium posix: path of the flash file, whose bootloader runs here, so that making this
-///        object is what switching the power on is to a chip; esp_idf: unused, nullptr.
-/// @return nullptr when there is no bootable image (posix) or no OTA partition table (esp_idf).
+/// Opens the slots of this device. Call once per boot.
+/// @param medium posix: path of the flash file. The bootloader runs in this call, which stands for
+///        switching a chip on. esp_idf: unused, nullptr.
+/// @return nullptr if there is no bootable image (posix) or no OTA partition table (esp_idf).
 std::unique_ptr<FlashSlots> make_flash_slots(const char* medium);
 
 }  // namespace ota

@@ -14,15 +14,15 @@ struct HttpHeader {
 
 struct HttpRequest {
     const char* url;            ///< Absolute, http or https, already percent-encoded.
-    const HttpHeader* headers;  ///< `header_count` of them, sent as they are.
+    const HttpHeader* headers;  ///< `header_count` of them, sent unchanged.
     std::size_t header_count;
 };
 
-/// Head of a response, with the header fields that the update needs. A field that did not come is
-/// empty, one that is longer than the port can hold is treated as absent.
+/// Head of a response, with the header fields that the update needs. A missing field is empty; one that
+/// is longer than the port can hold counts as missing.
 struct HttpResponseHead {
     int status = 0;                    ///< 100 to 599.
-    std::int64_t content_length = -1;  ///< -1 when not announced.
+    std::int64_t content_length = -1;  ///< -1 if not announced.
     std::string content_range;
     std::string etag;
     std::string retry_after;
@@ -36,7 +36,7 @@ enum class [[nodiscard]] HttpResult{
     unreachable,  ///< No connection: name, route, refused.
     tls_failed,   ///< The server's certificate or the handshake was not accepted.
     timed_out,
-    link_lost,  ///< The connection broke, or what came is not HTTP.
+    link_lost,  ///< The connection broke, or the answer is not HTTP.
 };
 
 struct HttpClientConfig {
@@ -52,23 +52,23 @@ class HttpClient {
 public:
     virtual ~HttpClient() = default;
 
-    /// Sends a GET and reads the head of the answer. The connection of the exchange before is used
-    /// again when it goes to the same scheme, host and port, and is open still; when the server had
-    /// closed it meanwhile, one new connection is tried. Ends an exchange that is still open.
+    /// Sends a GET and reads the head of the answer. Reuses the connection of the previous exchange if
+    /// scheme, host and port are the same; if the server has closed it meanwhile, one new connection is
+    /// tried. Ends an exchange that is still open.
     virtual HttpResult get(const HttpRequest& request, HttpResponseHead& head) = 0;
 
-    /// Reads the next bytes of the body: what has come, waiting for the first of them at most
-    /// `timeout_ms`. It does not wait for the buffer to fill, so that the caller can watch the rate.
+    /// Reads the next bytes of the body. Waits at most `timeout_ms` for the first of them, and not until
+    /// the buffer is full, so that the caller can watch the rate.
     /// @param[out] received bytes in `buffer`; 0 with ok at the end of the body.
-    /// @return ok; timed_out when nothing came (the exchange stays open, the caller may go on);
-    ///         link_lost also when the body ended before its announced length.
+    /// @return ok; timed_out if nothing arrived (the exchange stays open, and the caller may continue);
+    ///         link_lost also if the body ended before its announced length.
     virtual HttpResult read(void* buffer, std::size_t size, std::size_t& received) = 0;
 
-    /// Ends the exchange. A body that was not read to its end costs the connection.
+    /// Ends the exchange. If the body was not read to its end, this closes the connection.
     virtual void close() = 0;
 };
 
-/// The strings that `config` points to stay valid as long as the client lives.
+/// The strings that `config` points to must outlive the client.
 std::unique_ptr<HttpClient> make_http_client(const HttpClientConfig& config);
 
 }  // namespace ota

@@ -13,8 +13,8 @@ public:
     /// Milliseconds since boot; never goes back.
     [[nodiscard]] virtual std::uint64_t uptime_ms() const = 0;
 
-    /// Seconds since 1970-01-01 UTC, or nothing as long as the clock has not been set
-    /// (esp_idf: a time before 2024 counts as not set).
+    /// Seconds since 1970-01-01 UTC, or nothing while the clock is not set
+    /// (esp_idf: before 2024 counts as not set).
     [[nodiscard]] virtual std::optional<std::int64_t> unix_time() const = 0;
 };
 
@@ -28,7 +28,7 @@ public:
 };
 
 /// `esp_idf`: esp_restart, which does not return. `posix`: `ota_device` starts itself again with
-/// execve; in tests the call returns, so callers do nothing more after it.
+/// execve. In tests the call returns, so do nothing after it.
 class Reboot {
 public:
     virtual ~Reboot() = default;
