@@ -147,7 +147,8 @@ def test_messages_that_are_no_status_are_counted_logged_and_dropped(cloud, quiet
     cloud.client("sqs").send_message(QueueUrl=queue_url(cloud, "StatusQueue"), MessageBody="by hand")
     expected = sorted([code for _, code in malformed] + ["status_topic_invalid", "status_event_malformed"])
     eventually(lambda: is_known(operator, mac), "device")
-    eventually(lambda: counted(cloud, since, "StatusesDropped") >= len(expected), "count of what was dropped")
+    # A batch whose function ran into its timeout, on a busy machine, comes back after a minute.
+    eventually(lambda: counted(cloud, since, "StatusesDropped") >= len(expected), "count of what was dropped", 240)
     assert counted(cloud, since, "StatusesDropped") == len(expected)
     assert counted(cloud, since, "StatusesReceived") == len(expected) + 1
     assert (
