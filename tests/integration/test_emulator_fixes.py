@@ -410,9 +410,10 @@ NEEDED_NO_LONGER = "The emulator does this by itself now. Remove the fix from em
 @pytest.mark.parametrize("probe", FIXES, ids=lambda probe: probe.__name__)
 def test_fix_is_needed_and_works(emulators, probe):
     with ThreadPoolExecutor() as pool:
-        plain, fixed = pool.map(probe, emulators)
-    assert fixed
-    assert not plain, NEEDED_NO_LONGER
+        plain, fixed = (pool.submit(probe, emulator) for emulator in emulators)
+    assert fixed.result()
+    # On Python 3.11.2 the plain emulator loses the first ClientHello, and answers nothing at all.
+    assert isinstance(plain.exception(), TimeoutError) or not plain.result(), NEEDED_NO_LONGER
 
 
 @pytest.fixture(scope="module")
