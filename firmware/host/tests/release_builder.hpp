@@ -44,7 +44,7 @@ std::string seal(const SigningKey& key, const std::string& payload,
 
 std::string sha256_hex(const std::vector<std::uint8_t>& bytes);
 
-/// `text` with the first `from` replaced; fails if there is none.
+/// `text` with the first `from` replaced; fails if `from` does not occur.
 std::string replaced(std::string text, const std::string& from, const std::string& to);
 
 }  // namespace ota::test

@@ -30,7 +30,7 @@ class OperatorCommands:
             The release's summary afterwards, and the execution that should continue it, if any.
 
         Raises:
-            UnknownRelease: there is none.
+            UnknownRelease: no release has this id.
             ActionRefused: the release's situation does not allow it.
         """
 

@@ -126,7 +126,7 @@ class OperatorQueries:
         """Everything about a release: what was signed, its waves, what was decided and done, and its devices by state.
 
         Raises:
-            UnknownRelease: there is none.
+            UnknownRelease: no release has this id.
         """
 
         def work(connection: Connection) -> ReleaseDetails:
@@ -175,7 +175,7 @@ class OperatorQueries:
         """How many devices were in which state at which time: at most 61 `points`, from the first report to the last.
 
         Raises:
-            UnknownRelease: there is none.
+            UnknownRelease: no release has this id.
         """
 
         def work(connection: Connection) -> Timeline:
@@ -195,7 +195,7 @@ class OperatorQueries:
             limit: how many devices a page has.
 
         Raises:
-            UnknownRelease: there is none.
+            UnknownRelease: no release has this id.
         """
         is_failing = state == FAILING_DEVICES
         wanted = _COUNTS_AS_FAILED if is_failing else "state = ANY(:states)"
@@ -266,7 +266,7 @@ def find_release(connection: Connection, release_id: str, columns: str, lock: st
     """The row id of a release, and these columns.
 
     Raises:
-        UnknownRelease: there is none.
+        UnknownRelease: no release has this id.
     """
     # Columns and lock come from the stores' code.
     query = f"SELECT id, {columns} FROM releases WHERE release_id = :id {lock}"  # noqa: S608
@@ -280,7 +280,7 @@ def read_release(connection: Connection, release_id: str) -> Release:
     """A release as it appears in lists.
 
     Raises:
-        UnknownRelease: there is none.
+        UnknownRelease: no release has this id.
     """
     return cast("Release", _release(find_release(connection, release_id, _SUMMARY)[1]))
 

@@ -5,7 +5,7 @@
 namespace ota {
 namespace {
 
-/// Removes a decimal number from the front. @return false if there is none, or it exceeds 32 bits.
+/// Removes a decimal number from the front. @return false if it is missing or exceeds 32 bits.
 bool take_number(std::string_view& text, std::uint32_t& value) {
     std::uint64_t number = 0;
     std::size_t digits = 0;

@@ -26,7 +26,7 @@ public:
 
     enum class Type : std::uint8_t { object, array, string, number, boolean, null, none };
 
-    /// Type of the next value; `none` if there is none, or after an error.
+    /// Type of the next value; `none` after an error and where no value begins.
     Type peek();
 
     /// Enters an object. @return false if the next value is not an object.

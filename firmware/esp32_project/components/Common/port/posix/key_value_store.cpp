@@ -90,7 +90,7 @@ void KeyValueStore::load() {
         }
         end_ += size;
     }
-    // A record torn by a power cut cannot be overwritten, so the next one goes behind it.
+    // A record torn by a power cut cannot be overwritten, so the next one is appended.
     for (std::size_t i = end_; i < bytes.size(); ++i) {
         if (bytes[i] != 0xFF) {
             end_ = bytes.size();
