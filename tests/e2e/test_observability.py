@@ -118,7 +118,7 @@ def test_release_that_stops_itself_is_told_counted_and_rung_for(cloud, pipeline,
     }
     drop = make_drop(product=product, version="3.0.0", targets=[SILENT_MAC], rollout=plan)
     pipeline.release(f"{product}/app", drop)
-    alert = pipeline.alert(f"{product} 3.0.0 was withdrawn because 1 of 1 devices did not finish")
+    alert = pipeline.alert(f"{product} 3.0.0 was withdrawn because 100.0 % did not finish in time (1 of 1)")
     assert f"GET /releases/{drop.release_id}/devices?state=failing" in alert
     assert log.counted("Releases", product=product, outcome="aborted") == 1
     assert log.counted("Releases", product=product, outcome="published") == 0
