@@ -156,7 +156,7 @@ CASES = {
     ),
     "image signature wrong": Case(Code.IMAGE_SIGNATURE_INVALID, "does not match the image", image_signed_by_another),
     "image not esp": Case(Code.IMAGE_NOT_ESP, "0x7F", drop_of(image=b"\x7fELF" + bytes(400))),
-    "image no app": Case(Code.IMAGE_NOT_APP, "no app descriptor", drop_of(image=app_image(descriptor=False))),
+    "image no app": Case(Code.IMAGE_NOT_APP, "without an app descriptor", drop_of(image=app_image(descriptor=False))),
     "image for another chip": Case(Code.IMAGE_WRONG_CHIP, "esp32c6", drop_of(image=app_image(chip="esp32c6"))),
     "segment truncated": Case(Code.IMAGE_TRUNCATED, "after 2000 bytes", drop_of(image=app_image()[:2000])),
     "image checksum wrong": Case(

@@ -25,6 +25,10 @@ CHIP_IDS = {
     "esp32p4": 18,
     "esp32c61": 20,
     "esp32c5": 23,
+    "esp32h21": 25,
+    "esp32h4": 28,
+    "esp32e22": 31,
+    "esp32s31": 32,
 }
 # Where flash data is mapped; elsewhere than at 0x3C000000 on these.
 _DATA_ADDRESSES = {
@@ -34,7 +38,10 @@ _DATA_ADDRESSES = {
     "esp32c6": 0x42000000,
     "esp32c61": 0x42000000,
     "esp32h2": 0x42000000,
+    "esp32h21": 0x42000000,
+    "esp32h4": 0x42000000,
     "esp32p4": 0x40000000,
+    "esp32s31": 0x40000000,
 }
 HEADER_BYTES = 24
 SEGMENT_HEADER_BYTES = 8

@@ -11,10 +11,10 @@ from ota_core.errors import DropRejected, RejectionCode
 
 
 @contextmanager
-def rejected(code: RejectionCode, message: str = "") -> Iterator[None]:
+def rejected(code: RejectionCode, message: str = "") -> Iterator[pytest.ExceptionInfo[DropRejected]]:
     """The block must reject for this code, with a message that holds the given text and tells a person what to do."""
     with pytest.raises(DropRejected) as caught:
-        yield
+        yield caught
     assert (caught.value.code, caught.value.rejection_code) == (code.value, code)
     assert message in caught.value.message
     assert re.search(r"; expected .+\. .+\.$", caught.value.message, re.DOTALL), caught.value.message

@@ -1,5 +1,10 @@
+import gzip
+import random
+import struct
+
 import pytest
 from esptool import cmds as esptool_commands
+from esptool import targets as esptool_targets
 from hypothesis import given
 from hypothesis import strategies as st
 from ota_core.errors import DropRejected, RejectionCode
@@ -72,13 +77,13 @@ def test_chips_are_those_of_the_contract():
 
 
 MUTATIONS = {
-    "wrong magic": (with_byte(IMAGE, 0, 0xE8), RejectionCode.IMAGE_NOT_ESP, "starts with 0xE8"),
+    "wrong magic": (with_byte(IMAGE, 0, 0xE8), RejectionCode.IMAGE_NOT_ESP, "begin with 0xE8"),
     "empty": (b"", RejectionCode.IMAGE_NOT_ESP, "is empty"),
-    "shorter than a header": (IMAGE[:23], RejectionCode.IMAGE_NOT_ESP, "23 bytes"),
-    "unknown chip": (with_hash(with_byte(IMAGE, CHIP_ID, 3)), RejectionCode.IMAGE_WRONG_CHIP, "chip id 0x0003"),
+    "shorter than a header": (IMAGE[:23], RejectionCode.IMAGE_NOT_ESP, "23 bytes that begin with 0xE9"),
+    "unknown chip": (with_hash(with_byte(IMAGE, CHIP_ID, 3)), RejectionCode.IMAGE_CHIP_UNKNOWN, "chip id 0x0003"),
     "chip id beyond a byte": (
         with_hash(with_byte(IMAGE, CHIP_ID + 1, 1)),
-        RejectionCode.IMAGE_WRONG_CHIP,
+        RejectionCode.IMAGE_CHIP_UNKNOWN,
         "chip id 0x0109",
     ),
     "17 segments": (with_hash(with_byte(IMAGE, SEGMENT_COUNT, 17)), RejectionCode.IMAGE_NOT_ESP, "17 segments"),
@@ -127,7 +132,7 @@ MUTATIONS = {
         RejectionCode.IMAGE_NOT_ESP,
         "hash_appended is 2; expected 0 or 1",
     ),
-    "no app descriptor": (app_image(descriptor=False), RejectionCode.IMAGE_NOT_APP, "no app descriptor"),
+    "no app descriptor": (app_image(descriptor=False), RejectionCode.IMAGE_NOT_APP, "without an app descriptor"),
 }
 
 
@@ -136,6 +141,63 @@ def test_broken_image_is_rejected_with_its_own_code(mutation):
     image, code, message = MUTATIONS[mutation]
     with rejected(code, message):
         inspect(image)
+
+
+def merged(bootloader_at, chip="esp32"):
+    """A factory image: bootloader, partition table, app, and erased flash between them."""
+    image = bytearray(b"\xff" * 0x10000)
+    bootloader = app_image(chip=chip, descriptor=False)
+    image[bootloader_at : bootloader_at + len(bootloader)] = bootloader
+    image[0x8000:0x8002] = b"\xaa\x50"
+    return bytes(image) + app_image(chip=chip)
+
+
+def esp8266_image():
+    """As esptool's `ESP8266ROMFirmwareImage` writes it: a header of 8 bytes, then the first segment's."""
+    return struct.pack("<BBBBIII", 0xE9, 1, 0, 0, 0x40100000, 0x40100000, 16) + bytes(28)
+
+
+MISTAKEN = {
+    "ESP8266": (esp8266_image(), "an ESP8266 image", "Only ESP32 chips"),
+    "ESP8266, version 2": (b"\xea\x04\x00\x00" + bytes(60), "an ESP8266 image", "Only ESP32 chips"),
+    "gzip": (gzip.compress(IMAGE), "gzip-compressed", "gzip -d"),
+    "ZIP": (b"PK\x03\x04" + bytes(60), "a ZIP archive", "Unpack it"),
+    "UF2": (b"UF2\nWQ]\x9e" + bytes(504), "a UF2 file", "firmware.bin"),
+    "ELF": (b"\x7fELF" + bytes(60), "an ELF file", "firmware.bin"),
+    "Intel HEX": (b":10010000214601360121470136007EFE09D2190140\n" * 2, "an Intel HEX file", "firmware.bin"),
+    "partition table": (b"\xaa\x50\x01\x02" + bytes(60), "a partition table", "firmware.bin"),
+    "LittleFS": (bytes(8) + b"littlefs" + bytes(60), "a LittleFS data partition", "firmware.bin"),
+    "pre-encrypted": (b"\xcf\xb6\x88\x07" + bytes(508), "encrypted (esp_encrypted_img)", "before encryption"),
+    "encrypted": (b"\x01" + random.Random(1).randbytes(8000), "encrypted, as it seems", "before encryption"),  # noqa: S311
+    "web page": (b"<!DOCTYPE html><html>404</html>", "a web page", "Download it again"),
+    "merged for an ESP32": (merged(0x1000), "a merged factory image", "build/<project>.bin"),
+    "merged for an ESP32-P4": (merged(0x2000, "esp32p4"), "a merged factory image", "build/<project>.bin"),
+}
+
+
+@pytest.mark.parametrize("mistaken", MISTAKEN)
+def test_file_that_is_something_else_is_called_what_it_is(mistaken):
+    image, what, remedy = MISTAKEN[mistaken]
+    with rejected(RejectionCode.IMAGE_NOT_ESP, what) as caught:
+        inspect(image)
+    assert remedy in caught.value.message
+    assert "Build the firmware again" not in caught.value.message
+
+
+@pytest.mark.parametrize("chip", ["esp32s3", "esp32c3", "esp32c6"])
+def test_merged_image_of_a_chip_whose_bootloader_is_at_zero_is_not_taken_for_an_application(chip):
+    with rejected(RejectionCode.IMAGE_NOT_APP, "a merged factory image") as caught:
+        inspect(merged(0, chip))
+    assert "build/<project>.bin" in caught.value.message
+
+
+def test_every_chip_that_esptool_knows_is_known():
+    theirs = {chip.IMAGE_CHIP_ID: name for name, chip in esptool_targets.CHIP_DEFS.items() if name != "esp8266"}
+    assert theirs == {chip_id: name for name, chip_id in esp_image.CHIP_IDS.items()}
+
+
+def test_real_images_do_not_look_encrypted():
+    assert not any(esp_image._looks_encrypted(real_image()[at : at + 4096]) for at in range(0, len(real_image()), 4096))
 
 
 # esptool looks at structure alone: some unknown chips, and images that hold no application, are fine with it.

@@ -415,7 +415,7 @@ def test_tags_and_a_list_exclude_each_other(ota_sign):
         (b"\x7fELF", [], RejectionCode.IMAGE_NOT_ESP),
         (b"", [], RejectionCode.IMAGE_NOT_ESP),
         (app_image(descriptor=False), [], RejectionCode.IMAGE_NOT_APP),
-        (app_image(chip=3), [], RejectionCode.IMAGE_WRONG_CHIP),
+        (app_image(chip=3), [], RejectionCode.IMAGE_CHIP_UNKNOWN),
         (app_image()[:-1], [], RejectionCode.IMAGE_TRUNCATED),
         (app_image(hash_appended=False)[:-1] + b"\0", [], RejectionCode.IMAGE_CHECKSUM_WRONG),
         (with_byte(app_image(), 4, 1), [], RejectionCode.IMAGE_APPENDED_HASH_WRONG),

@@ -100,6 +100,7 @@ CASES = {
     RejectionCode.IMAGE_NOT_ESP: lambda: check_with_manifest(image=b"\x7fELF" + bytes(400)),
     RejectionCode.IMAGE_NOT_APP: lambda: check_with_manifest(image=app_image(descriptor=False)),
     RejectionCode.IMAGE_WRONG_CHIP: lambda: check_with_manifest(image=app_image(chip="esp32c6")),
+    RejectionCode.IMAGE_CHIP_UNKNOWN: lambda: check_with_manifest(image=app_image(chip=3)),
     RejectionCode.IMAGE_TRUNCATED: lambda: check_with_manifest(image=app_image()[:-1]),
     RejectionCode.IMAGE_CHECKSUM_WRONG: lambda: check_with_manifest(
         image=with_hash(with_byte(app_image(), 400, app_image()[400] ^ 1))

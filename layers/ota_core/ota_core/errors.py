@@ -30,6 +30,7 @@ class RejectionCode(StrEnum):
     IMAGE_NOT_ESP = "image_not_esp"
     IMAGE_NOT_APP = "image_not_app"
     IMAGE_WRONG_CHIP = "image_wrong_chip"
+    IMAGE_CHIP_UNKNOWN = "image_chip_unknown"
     IMAGE_TRUNCATED = "image_truncated"
     IMAGE_CHECKSUM_WRONG = "image_checksum_wrong"
     IMAGE_APPENDED_HASH_WRONG = "image_appended_hash_wrong"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ota_core.errors import DropRejected, RejectionCode
 
-# esp_chip_id_t
+# esp_chip_id_t; the newest ones as esptool 5.6 knows them (`esptool/targets`, IMAGE_CHIP_ID)
 CHIP_IDS = {
     "esp32": 0x0000,
     "esp32s2": 0x0002,
@@ -24,6 +24,10 @@ CHIP_IDS = {
     "esp32p4": 0x0012,
     "esp32c61": 0x0014,
     "esp32c5": 0x0017,
+    "esp32h21": 0x0019,
+    "esp32h4": 0x001C,
+    "esp32e22": 0x001F,
+    "esp32s31": 0x0020,
 }
 _CHIPS = {chip_id: chip for chip, chip_id in CHIP_IDS.items()}
 
@@ -42,6 +46,34 @@ _APP_DESCRIPTOR_OFFSET = 0x20
 _APP_DESCRIPTOR_BYTES = 256
 _APP_DESCRIPTOR_MAGIC = 0xABCD5432
 _REBUILD = "Build the firmware again and sign the .bin that the build wrote."
+_USE_APP_BIN = "Sign the application's own .bin: build/<project>.bin (ESP-IDF) or firmware.bin (PlatformIO)."
+_USE_PLAIN = "Sign the image as it was before encryption."
+_ESP8266 = ("an ESP8266 image", "Only ESP32 chips are supported. Sign a build for one of them.")
+
+# Files that people take for an application image: offset, bytes there, what the file is, what to do.
+_MISTAKEN: tuple[tuple[int, bytes, str, str], ...] = (
+    (0, b"\xea", *_ESP8266),
+    (0, b"\x1f\x8b", "gzip-compressed", "Decompress it (gzip -d) and sign the .bin."),
+    (0, b"PK\x03\x04", "a ZIP archive", "Unpack it and sign the application's .bin."),
+    (0, b"UF2\n", "a UF2 file", _USE_APP_BIN),
+    (0, b"\x7fELF", "an ELF file", _USE_APP_BIN),
+    (0, b":10", "an Intel HEX file", _USE_APP_BIN),
+    (0, b"\xaa\x50", "a partition table", _USE_APP_BIN),
+    (8, b"littlefs", "a LittleFS data partition", _USE_APP_BIN),
+    # esp_encrypted_img/include/esp_encrypted_img_priv.h, enc_img_header
+    (0, b"\xcf\xb6\x88\x07", "encrypted (esp_encrypted_img)", _USE_PLAIN),
+    (0, b"<", "a web page or XML", "The download of the firmware failed. Download it again and check its size."),
+)
+# A merged image holds the whole flash: the bootloader at 0, 0x1000 or 0x2000, the partition table at its default place
+# (esp_flash_partitions.h), and the app.
+_PARTITION_TABLE_OFFSET = 0x8000
+_PARTITION_MAGIC = b"\xaa\x50"
+_MERGED = "a merged factory image (bootloader, partition table and app)"
+# Where an ESP8266 has its code and data; in an ESP32's header, pins and drive strengths stand in this place.
+_ESP8266_ADDRESSES = (range(0x3FFE8000, 0x40000000), range(0x40100000, 0x40300000))
+# In 4 KiB of random bytes, about 3,970 of the 4,095 pairs of neighbours are different; in code and data far fewer.
+_SAMPLE_BYTES = 4096
+_RANDOM_PAIRS = 3900
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +99,21 @@ def inspect(image: bytes) -> EspImage:
     Raises:
         DropRejected: the first thing that is wrong.
     """
-    if len(image) < _HEADER.size or image[0] != _MAGIC:
-        first = f"starts with 0x{image[0]:02X}" if image else "is empty"
-        raise _rejected(
-            RejectionCode.IMAGE_NOT_ESP, f"the image {first} ({len(image)} bytes)", "an ESP image, magic 0xE9"
+    if len(image) < _HEADER.size or image[0] != _MAGIC or _is_esp8266(image):
+        what, remedy = _identify(image)
+        raise DropRejected(
+            RejectionCode.IMAGE_NOT_ESP,
+            seen=f"the image is {what}",
+            expected="an ESP32 application image, magic 0xE9",
+            remedy=remedy,
         )
     (_, segment_count, _, _, _, _, chip_id, _, _, _, hash_appended) = _HEADER.unpack_from(image)
     if chip_id not in _CHIPS:
-        raise _rejected(
-            RejectionCode.IMAGE_WRONG_CHIP, f"the image is for chip id 0x{chip_id:04X}", f"one of {', '.join(CHIP_IDS)}"
+        raise DropRejected(
+            RejectionCode.IMAGE_CHIP_UNKNOWN,
+            seen=f"the image is for chip id 0x{chip_id:04X}, which this version does not know",
+            expected=f"one of {', '.join(CHIP_IDS)}",
+            remedy="If the chip is newer, upgrade ota-sign and the stack. Otherwise the file is damaged: build again.",
         )
     if not 0 < segment_count <= _MAX_SEGMENTS:
         raise _rejected(RejectionCode.IMAGE_NOT_ESP, f"the image has {segment_count} segments", f"1 to {_MAX_SEGMENTS}")
@@ -158,13 +196,48 @@ def _xor_of_bytes(data: memoryview) -> int:
     return folded
 
 
+def _is_esp8266(image: bytes) -> bool:
+    """Whether an image has the ESP8266's 8-byte header, which a segment follows at once."""
+    load_address = int.from_bytes(image[8:12], "little")
+    return image[0] == _MAGIC and any(load_address in addresses for addresses in _ESP8266_ADDRESSES)
+
+
+def _is_merged(image: bytes) -> bool:
+    return image[_PARTITION_TABLE_OFFSET : _PARTITION_TABLE_OFFSET + 2] == _PARTITION_MAGIC
+
+
+def _looks_encrypted(image: bytes) -> bool:
+    """Whether the bytes look random, as flash encryption leaves them: nearly all pairs of bytes are different."""
+    sample = image[:_SAMPLE_BYTES]
+    pairs = {sample[at : at + 2] for at in range(len(sample) - 1)}
+    return len(sample) == _SAMPLE_BYTES and len(pairs) >= _RANDOM_PAIRS
+
+
+def _identify(image: bytes) -> tuple[str, str]:
+    """What a file is that is not an ESP32 image, and what to do about it."""
+    if not image:
+        return "empty", _REBUILD
+    if _is_merged(image):
+        return _MERGED, _USE_APP_BIN
+    if _is_esp8266(image):
+        return _ESP8266
+    for offset, content, what, remedy in _MISTAKEN:
+        if image[offset : offset + len(content)] == content:
+            return what, remedy
+    if _looks_encrypted(image):
+        return "encrypted, as it seems", _USE_PLAIN
+    return f"{len(image)} bytes that begin with 0x{image[0]:02X}", _USE_APP_BIN
+
+
 def _describe(image: bytes, chip: str) -> EspImage:
     descriptor = image[_APP_DESCRIPTOR_OFFSET : _APP_DESCRIPTOR_OFFSET + _APP_DESCRIPTOR_BYTES]
     if len(descriptor) < _APP_DESCRIPTOR_BYTES or descriptor[:4] != _APP_DESCRIPTOR_MAGIC.to_bytes(4, "little"):
-        raise _rejected(
+        what = _MERGED if _is_merged(image) else "a bootloader or other code without an app descriptor"
+        raise DropRejected(
             RejectionCode.IMAGE_NOT_APP,
-            "the image has no app descriptor, so it may be a bootloader or a merged flash image",
-            "an application image",
+            seen=f"the image is {what}",
+            expected="an application image",
+            remedy=_USE_APP_BIN,
         )
     return EspImage(
         chip=chip,
