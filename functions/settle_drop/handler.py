@@ -48,13 +48,19 @@ def lambda_handler(
     if "discard" in event:
         STORE.discard(event["discard"]["key"], event["discard"]["version_id"])
     if "reason" not in event:
-        STORE.archive(members)
-        STORE.write_status(members, {**event["outcome"], **circumstances})
-        logger.info("archived", extra={**drop, "outcome": event["outcome"]})
+        stayed = _stayed(STORE.archive(members))
+        STORE.write_status(members, {**event["outcome"], **circumstances, **stayed})
+        logger.info("archived", extra={**drop, "outcome": event["outcome"], **stayed})
         return {"settled": "archived"}
     reason = event["reason"]
-    key = STORE.reject(members, {**reason, **circumstances})
-    STORE.write_status(members, {"state": "rejected", **reason, **circumstances})
+    key, left = STORE.reject(members, {**reason, **circumstances})
+    stayed = _stayed(left)
+    STORE.write_status(members, {"state": "rejected", **reason, **circumstances, **stayed})
     metrics.emit(metrics.DROPS_REJECTED, 1, reason=reason["code"])
-    logger.info("rejected", extra={**drop, "reason": reason})
+    logger.info("rejected", extra={**drop, "reason": reason, **stayed})
     return {"settled": "rejected", "reason_key": key, "code": reason["code"], "message": reason["message"]}
+
+
+def _stayed(left: list[ObjectVersion]) -> dict[str, list[contracts.ObjectVersion]]:
+    """What a person has to look at: object versions that could not leave the inbox."""
+    return {"left_in_inbox": [version.as_json() for version in left]} if left else {}

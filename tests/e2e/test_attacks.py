@@ -25,7 +25,7 @@ from support.bad_drops import edited
 from support.drops import Drop, key, make_drop, seal
 from support.esp_images import app_image
 from support.hostile_server import Exchange, HostileServer, pass_on
-from support.pipeline import TOPIC_PREFIX
+from support.pipeline import TOPIC_PREFIX, Upload
 
 MAC, OTHER_MAC, SLOW_MAC, DOWNLOADING_MAC = (f"02:A7:7A:00:00:0{number}" for number in range(1, 5))
 # partitions.csv, and esp_ota_select_entry_t of ESP-IDF's esp_flash_partitions.h: number, label, state, CRC.
@@ -345,6 +345,41 @@ def test_drop_of_a_past_release_is_archived_and_nobody_is_told(world, attacked_i
     assert f"archive/{world.product}/again.bin" in {stored.key for stored in world.pipeline.objects("archive/")}
     assert after == before
     proof("attacks", "drop: of a past release", tried=1, withstood=1)
+
+
+def test_versions_that_cannot_be_read_do_not_stop_a_staged_drop(pipeline, new_product, proof):
+    """Planted under a drop's name: the bucket's policy forbids this today, but not what came before it."""
+    product = new_product("planted")
+    stem = f"{product}/app"
+    planted = {
+        "GLACIER": {"StorageClass": "GLACIER"},
+        "SSE-C": {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": "k" * 32},
+    }
+    pipeline.settle(
+        pipeline.put(f"inbox/{stem}{suffix}", b"planted", **how)
+        for suffix in (".bin", ".manifest.json")
+        for how in planted.values()
+    )
+    drop = make_drop(product=product, rollout={"waves": [{"percent": 100}]})
+    executions = pipeline.settle(pipeline.drop(stem, drop))
+    assert {execution.status for execution in executions} == {"SUCCEEDED"}
+    status = json.loads(pipeline.read(f"status/{stem}.json"))
+    assert (status["state"], status["release_id"]) == ("published", drop.release_id)
+    assert len(pipeline.objects(f"inbox/{stem}")) == 4, "nothing is lost"
+    archived = {stored.key for stored in pipeline.objects("archive/")}
+    assert {f"archive/{stem}.bin", f"archive/{stem}.manifest.json"} <= archived
+    proof("attacks", "drop: unreadable versions planted under its name", tried=1, withstood=1)
+
+
+def test_drop_that_cannot_be_read_is_rejected(pipeline, new_product, proof):
+    product = new_product("unreadable")
+    stem, drop = f"{product}/app", make_drop(product=product)
+    pipeline.drop(stem, drop, "manifest")
+    pipeline.put(f"inbox/{stem}.bin", drop.image, StorageClass="DEEP_ARCHIVE")
+    pipeline.settle([Upload(f"inbox/{stem}.bin", "")])
+    reason = json.loads(pipeline.read(f"rejected/{stem}.reason.json"))
+    assert reason["code"] == Code.INBOX_FILE_UNREADABLE
+    proof("attacks", "drop: in an archive storage class", tried=1, withstood=1)
 
 
 def test_image_that_is_swapped_while_the_drop_is_checked_is_never_released(world, pipeline, races, proof):

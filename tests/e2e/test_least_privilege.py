@@ -6,6 +6,7 @@ import uuid
 import boto3
 import pytest
 import requests
+from botocore.exceptions import ClientError
 from local_cloud import LocalCloudError, Subscriber
 from local_cloud.devices import DeviceIdentity
 from support.privileges import ALLOWED, Caller, Places, probes
@@ -98,6 +99,30 @@ def test_table_allows_nothing_that_is_not_tried(places):
     tried = {(probe.action, probe.where) for probe in probes(places)}
     for role, actions in ALLOWED.items():
         assert {(action, where) for action, allowed in actions.items() for where in allowed} <= tried, role
+
+
+@pytest.mark.parametrize(
+    ("storage", "is_allowed"),
+    [
+        ({}, True),
+        ({"StorageClass": "STANDARD", "ServerSideEncryption": "AES256"}, True),
+        ({"StorageClass": "DEEP_ARCHIVE"}, False),
+        ({"StorageClass": "GLACIER_IR"}, False),
+        ({"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": "alias/aws/s3"}, False),
+        ({"ServerSideEncryption": "aws:kms:dsse"}, False),
+        ({"SSECustomerAlgorithm": "AES256", "SSECustomerKey": "k" * 32}, False),
+    ],
+    ids=str,
+)
+def test_nobody_stores_in_the_inbox_what_the_pipeline_cannot_read(places, act_as, storage, is_allowed):
+    s3, where = act_as("BuildServerRole")["s3"], {"Bucket": places.bucket, "Key": "inbox/probe/"}
+
+    for put in (s3.put_object, s3.create_multipart_upload):
+        if is_allowed:
+            put(**where, **storage)
+        else:
+            with pytest.raises(ClientError, match="AccessDenied"):
+                put(**where, **storage)
 
 
 # --- devices ----------------------------------------------------------------------------------------------------------

@@ -300,6 +300,26 @@ def knows_the_source_of_events(aws):
     return sent("ours")
 
 
+def knows_how_an_object_is_to_be_stored(aws):
+    s3 = aws.client("s3")
+    s3.create_bucket(Bucket="stored")
+    plain = {"Null": {"s3:x-amz-storage-class": "true", "s3:x-amz-server-side-encryption-customer-algorithm": "true"}}
+    writer = aws.user("s3", Action="s3:PutObject", Resource="arn:aws:s3:::stored/*", Condition=plain)
+    assert allowed(writer.put_object, Bucket="stored", Key="plain")
+    customers = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": "k" * 32}
+    return not any(
+        allowed(writer.put_object, Bucket="stored", Key="odd", **how)
+        for how in ({"StorageClass": "GLACIER"}, customers)
+    )
+
+
+def copies_nothing_out_of_an_archive(aws):
+    s3 = aws.client("s3")
+    s3.create_bucket(Bucket="archive")
+    s3.put_object(Bucket="archive", Key="cold", StorageClass="GLACIER")
+    return not allowed(s3.copy_object, Bucket="archive", Key="warm", CopySource={"Bucket": "archive", "Key": "cold"})
+
+
 def unpacks_a_functions_code_once(aws):
     """Two functions of the same code, which means two workers."""
     code = io.BytesIO()
@@ -391,6 +411,8 @@ FIXES = {
     asks_for_a_permission_of_its_own_to_retain: ["iam_actions.extract_iam_action"],
     allows_a_log_stream_by_the_arn_of_its_group: ["iam_actions.extract_resource_arn"],
     knows_the_source_of_events: ["iam_actions.request_tag_context"],
+    knows_how_an_object_is_to_be_stored: ["iam_actions.s3_service_context"],
+    copies_nothing_out_of_an_archive: ["s3._copy_object"],
     unpacks_a_functions_code_once: ["lambda_runtime.zipfile"],
     reads_a_state_machine_in_yaml: ["provisioners._sfn_definition"],
     takes_a_saved_query: ["provisioners._RESOURCE_HANDLERS['AWS::Logs::QueryDefinition']"],

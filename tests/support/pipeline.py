@@ -88,9 +88,9 @@ class Pipeline:
 
     # --- dropping -------------------------------------------------------------------------------------------------
 
-    def put(self, key: str, body: bytes) -> Upload:
-        """Put one object into the inbox."""
-        upload = Upload(key, self.s3.put_object(Bucket=self.bucket, Key=key, Body=body)["VersionId"])
+    def put(self, key: str, body: bytes, **how: str) -> Upload:
+        """Put one object into the inbox; `how` as S3's PutObject has it."""
+        upload = Upload(key, self.s3.put_object(Bucket=self.bucket, Key=key, Body=body, **how)["VersionId"])
         with self._puts_lock:
             self._puts.append(upload)
         return upload

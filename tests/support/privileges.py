@@ -41,8 +41,9 @@ ALLOWED: dict[str, dict[str, tuple[str, ...]]] = {
         **_LOGS,
         "s3:GetObject": ("inbox", "claims", "keys"),
         "s3:GetObjectVersion": ("inbox", "claims", "keys"),
-        "s3:PutObject": ("claims", "keys", "releases", "batches"),
+        "s3:PutObject": ("claims", "keys", "releases", "a list of devices"),
         "s3:ListBucket": FOLDERS,
+        "s3:ListBucketVersions": ("inbox",),
         "ssm:GetParameter": ("trusted key",),
     },
     "RegisterMetadataRole": _DATABASE,
@@ -50,12 +51,12 @@ ALLOWED: dict[str, dict[str, tuple[str, ...]]] = {
         **_DATABASE,
         "s3:GetObject": ("batches",),
         "s3:GetObjectVersion": ("batches",),
-        "s3:PutObject": ("batches",),
+        "s3:PutObject": ("batches", "a list of devices"),
     },
     "PublishMqttRole": {
         **_LOGS,
         "s3:GetObject": ("batches",),
-        "s3:PutObject": ("batches",),
+        "s3:PutObject": ("batches", "a list of devices"),
         "s3:ListBucket": ("batches",),
         "iot:Publish": ("fleet", "product", "device"),
         "iot:RetainPublish": ("product",),
@@ -297,6 +298,8 @@ def _of_storage(places: Places) -> Iterator[Probe]:
     # What became of a drop, as its build server asks for it.
     for where, key in {"a status": "status/probe.json", "a reason": "rejected/probe.reason.json"}.items():
         yield Probe("s3:GetObject", where, lambda by, key=key: by["s3"].get_object(Bucket=places.bucket, Key=key))
+    listed = {"Bucket": places.bucket, "Key": "batches/probe/targets.txt"}
+    yield Probe("s3:PutObject", "a list of devices", lambda by: by["s3"].put_object(**listed))
     versioning = {"Status": "Enabled"}
     yield Probe(
         "s3:PutBucketVersioning",

@@ -7,7 +7,8 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.response import StreamingBody
 from botocore.stub import Stubber
-from ota_core.stores.firmware_store import FirmwareStore, ObjectGone, ObjectVersion
+from ota_core.stores import firmware_store
+from ota_core.stores.firmware_store import FirmwareStore, ObjectGone, ObjectUnreadable, ObjectVersion
 
 
 @pytest.fixture
@@ -154,6 +155,76 @@ def test_archived_version_takes_along_the_older_ones_that_it_covers(s3, store, p
     ]
 
 
+@pytest.fixture
+def put_unreadable(s3):
+    """An object in an archive: S3 lists it, and neither reads nor copies it."""
+
+    def call(key, body):
+        version_id = s3.put_object(Bucket="bucket", Key=key, Body=body, StorageClass="DEEP_ARCHIVE")["VersionId"]
+        return ObjectVersion(key, version_id, len(body))
+
+    return call
+
+
+def test_unreadable_object_is_found_and_cannot_be_read(store, put_unreadable):
+    planted = put_unreadable("inbox/app.bin", b"planted")
+    assert store.find("inbox/app.bin") == planted
+    assert store.fetch("inbox/app.bin", 100) == (planted, None)
+    with pytest.raises(ObjectUnreadable, match=r"inbox/app\.bin"):
+        store.read(planted)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("400", "Bad Request"),
+        ("InvalidRequest", "The object was stored using a form of Server Side Encryption."),
+        ("KMS.DisabledException", "the key is disabled"),
+        ("AccessDenied", "User: arn is not authorized to perform: kms:Decrypt on the resource"),
+    ],
+)
+def test_object_under_a_foreign_key_is_found_by_listing(s3, code, message):
+    listed = {"Versions": [{"Key": "inbox/app.bin", "VersionId": "v", "Size": 7}]}
+    for operation, ask, found in (
+        ("head_object", lambda store: store.find("inbox/app.bin"), lambda version: version),
+        ("get_object", lambda store: store.fetch("inbox/app.bin", 9), lambda version: (version, None)),
+    ):
+        with Stubber(s3) as stub:
+            stub.add_client_error(operation, service_error_code=code, service_message=message)
+            stub.add_response("list_object_versions", listed)
+            assert ask(FirmwareStore(s3, "bucket")) == found(ObjectVersion("inbox/app.bin", "v", 7))
+
+
+def test_planted_versions_do_not_stop_a_drop(store, put, put_unreadable, bodies):
+    unreadable = put_unreadable("inbox/app.bin", b"planted")
+    too_large = put("inbox/app.bin", bytes(firmware_store._MAX_OLDER_BYTES + 1))
+    put("inbox/app.bin", b"older")
+    member = put("inbox/app.bin", b"member")
+    assert store.archive([member]) == [unreadable, too_large]
+    assert bodies("archive/") == {"archive/app.bin": [b"older", b"member"]}
+    assert store.find("inbox/app.bin") == too_large
+
+
+def test_member_that_cannot_be_read_stays_in_the_inbox_beside_its_reason(store, put, put_unreadable, bodies):
+    members = [put_unreadable("inbox/app.bin", b"planted"), put("inbox/app.manifest.json", b"manifest")]
+    reason, left = store.reject(members, {"code": "x"})
+    assert left == members[:1]
+    assert bodies("rejected/").keys() == {reason, "rejected/app.manifest.json"}
+    assert store.find("inbox/app.bin") == members[0]
+
+
+def test_only_so_many_older_versions_move_with_a_member(monkeypatch, store, put, bodies):
+    monkeypatch.setattr(firmware_store, "_MAX_OLDER_VERSIONS", 3)
+    for number in range(5):
+        put("inbox/app.bin", b"%d" % number)
+    member = put("inbox/app.bin", b"member")
+    newer = put("inbox/app.bin", b"newer")
+    store.archive([member])
+    assert bodies("archive/") == {"archive/app.bin": [b"2", b"3", b"4", b"member"]}
+    assert bodies("inbox/") == {"inbox/app.bin": [b"0", b"1", b"newer"]}
+    assert store.find("inbox/app.bin") == newer
+
+
 def test_object_whose_name_only_begins_alike_stays(store, put, bodies):
     member = put("inbox/app.bin", b"member")
     put("inbox/app.bin.bin", b"other")
@@ -162,8 +233,8 @@ def test_object_whose_name_only_begins_alike_stays(store, put, bodies):
 
 
 def test_rejected_members_lie_beside_their_reason(store, put, bodies):
-    reason_key = store.reject([put("inbox/d/app.bin", b"image")], {"code": "x", "message": "größer"})
-    assert reason_key == "rejected/d/app.reason.json"
+    reason_key, left = store.reject([put("inbox/d/app.bin", b"image")], {"code": "x", "message": "größer"})
+    assert (reason_key, left) == ("rejected/d/app.reason.json", [])
     moved = bodies("rejected/")
     reason = json.loads(moved.pop("rejected/d/app.reason.json")[0])
     assert reason == {"code": "x", "message": "größer"}
@@ -183,9 +254,9 @@ class CutShort(Exception):  # noqa: N818 - what happened
     """The function ended here."""
 
 
-@pytest.mark.parametrize("calls", range(12))
+@pytest.mark.parametrize("calls", range(10))
 def test_move_that_breaks_at_any_call_is_finished_by_the_next_attempt(s3, store, put, bodies, calls):
-    """Two members of two versions each: sixteen calls and more, cut off after each of the first ones in turn."""
+    """Two members of two versions each: a list, and two copies and deletions of each. Cut off after each in turn."""
     members = []
     for key in ("inbox/app.bin", "inbox/app.manifest.json"):
         put(key, b"old " + key.encode())

@@ -320,6 +320,15 @@ def test_good_drop_is_archived_and_its_status_says_what_became_of_it(s3, store, 
     assert status == {**event["outcome"], "execution": event["execution"], "versions": event["members"]}
 
 
+def test_status_names_what_could_not_leave_the_inbox(s3, store, settle):
+    key = read_event("settle_drop", "archive")["members"][0]["key"]
+    s3.put_object(Bucket="bucket", Key=key, Body=b"planted", StorageClass="GLACIER")
+    _, answer = settle("archive")
+    assert answer == {"settled": "archived"}
+    [left] = read_settled(store, "status/sam-local/app.json")["left_in_inbox"]
+    assert (left["key"], left["size"]) == (key, 7)
+
+
 def test_bad_drop_is_rejected_with_its_reason_and_its_stored_image_discarded(s3, store, settle, measured):
     event, answer = settle("reject")
     assert measured() == [("DropsRejected", {}, 1), ("DropsRejected", {"reason": "version_downgrade"}, 1)]

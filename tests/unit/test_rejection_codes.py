@@ -52,6 +52,10 @@ def check_key_of(name, bits):
     check(make_drop(signer=odd), {odd.keyid: odd.public})
 
 
+def check_unreadable():
+    raise inbox.unreadable("inbox/app.bin")
+
+
 def check_image_signed_by_another():
     image = app_image()
     firmware = manifest_fields(image, key("other"))["firmware"]
@@ -123,6 +127,7 @@ CASES = {
     RejectionCode.ROLLOUT_INVALID: lambda: check_with_manifest(rollout={"waves": [{"percent": 50}]}),
     RejectionCode.NOTIFICATION_TOO_LARGE: check_notification,
     RejectionCode.INBOX_KEY_INVALID: lambda: inbox.locate("inbox/../app.bin"),
+    RejectionCode.INBOX_FILE_UNREADABLE: check_unreadable,
     RejectionCode.INBOX_FILE_UNKNOWN: lambda: inbox.locate("inbox/app.elf"),
 }
 

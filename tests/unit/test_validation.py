@@ -312,6 +312,21 @@ def test_what_is_too_large_is_not_even_read(s3, put, validate, code, member, siz
     assert validate(bucket=unread).reason.rejection_code == code
 
 
+@pytest.mark.parametrize("member", SUFFIXES)
+def test_member_that_cannot_be_read_is_rejected_once_the_grace_period_is_over(s3, put, validate, member):
+    drop = make_drop(targets_file=ONE_MAC)
+    put(drop)
+    key = f"inbox/{STEM}{SUFFIXES[member]}"
+    s3.put_object(Bucket="bucket", Key=key, Body=getattr(drop, member), StorageClass="GLACIER")
+    verdict = validate()
+    assert (verdict.reason.rejection_code, verdict.pending) == (RejectionCode.INBOX_FILE_UNREADABLE, True)
+    assert key in verdict.reason.message
+    assert key in [found.key for found in verdict.members]
+    assert not validate(pending=verdict.members).pending
+    put(drop, member)
+    assert isinstance(validate(execution="second"), Accepted)
+
+
 # --- what is no drop --------------------------------------------------------------------------------------------------
 
 

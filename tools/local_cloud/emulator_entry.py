@@ -21,7 +21,7 @@ from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import yaml
 from ministack.app import main
@@ -202,6 +202,22 @@ def _get_object_with_range(bucket: str, key: str, headers: Any, query: Any = Non
 
 s3._get_object = _get_object_with_range  # noqa: SLF001
 
+# ministack 1.5.33 copies an object out of an archive that nobody has restored.
+_copy_object = s3._copy_object  # noqa: SLF001
+
+
+def _copy_object_unless_archived(bucket: str, key: str, headers: Any) -> Any:
+    """Refuse to copy an archived object, as S3 does."""
+    path, _, version = headers.get("x-amz-copy-source", "").lstrip("/").partition("?versionId=")
+    source_bucket, _, source_key = unquote(path).partition("/")
+    status, _, body = _get_object(source_bucket, source_key, {}, {"versionId": [version]} if version else {})
+    if status == 403 and b"<Code>InvalidObjectState<" in body:
+        return s3._error("ObjectNotInActiveTierError", "The source object is archived.", 403, f"/{bucket}/{key}")  # noqa: SLF001
+    return _copy_object(bucket, key, headers)
+
+
+s3._copy_object = _copy_object_unless_archived  # noqa: SLF001
+
 # ministack 1.5.33 ignores EncodingType=url in ListObjectVersions, without which XML cannot list a key that has a
 # control character.
 _list_object_versions = s3._list_object_versions  # noqa: SLF001
@@ -290,6 +306,21 @@ def _request_context_with_event_source(service: str, action: str, body: bytes, p
 
 
 iam_actions.request_tag_context = _request_context_with_event_source
+
+# ministack 1.5.33 does not know the condition keys of an object's storage class and of a customer's encryption key.
+_s3_service_context = iam_actions.s3_service_context
+_STORAGE_HEADERS = ("x-amz-storage-class", "x-amz-server-side-encryption-customer-algorithm")
+
+
+def _s3_context_with_storage(action: str, query: Any, path: str = "", headers: Any = None) -> Any:
+    """Let a policy ask how a write wants its object to be stored."""
+    context = _s3_service_context(action, query, path, headers)
+    if action != "s3:PutObject":
+        return context
+    return context | {f"s3:{name}": headers[name] for name in _STORAGE_HEADERS if name in (headers or {})}
+
+
+iam_actions.s3_service_context = _s3_context_with_storage
 
 
 # ministack 1.5.33 unpacks a function's code and layers anew for each of its workers. A cold start takes seconds, for

@@ -50,6 +50,7 @@ class RejectionCode(StrEnum):
     NOTIFICATION_TOO_LARGE = "notification_too_large"
     INBOX_KEY_INVALID = "inbox_key_invalid"
     INBOX_FILE_UNKNOWN = "inbox_file_unknown"
+    INBOX_FILE_UNREADABLE = "inbox_file_unreadable"
 
 
 class OtaError(Exception):

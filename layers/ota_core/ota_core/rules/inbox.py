@@ -80,6 +80,16 @@ def locate(key: str) -> Drop:
     )
 
 
+def unreadable(key: str) -> DropRejected:
+    """The rejection of a file that S3 does not hand out."""
+    return DropRejected(
+        RejectionCode.INBOX_FILE_UNREADABLE,
+        seen=f"{key} is in an archive storage class, or encrypted with a key that the pipeline lacks",
+        expected="the storage class STANDARD and the bucket's own encryption",
+        remedy="Upload it again without --storage-class, --sse, --sse-c and --sse-kms-key-id.",
+    )
+
+
 def moved_key(key: str, destination: str) -> str:
     """Where an inbox object goes when it is archived or rejected: a plain key, different for every inbox key.
 

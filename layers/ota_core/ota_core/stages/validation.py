@@ -26,7 +26,7 @@ from ota_core.formats.targets import (
 from ota_core.formats.versions import AUTO
 from ota_core.rules import admission, inbox
 from ota_core.rules.inbox import Drop, Member
-from ota_core.stores.firmware_store import BATCHES, RELEASES, FirmwareStore, ObjectGone, ObjectVersion
+from ota_core.stores.firmware_store import BATCHES, RELEASES, FirmwareStore, ObjectGone, ObjectUnreadable, ObjectVersion
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -39,6 +39,7 @@ _MAY_RESOLVE_ITSELF = {
     RejectionCode.IMAGE_SHA256_MISMATCH,
     RejectionCode.TARGETS_FILE_MISSING,
     RejectionCode.TARGETS_FILE_CHANGED,
+    RejectionCode.INBOX_FILE_UNREADABLE,
 }
 
 
@@ -164,7 +165,8 @@ class Validation:
         members = [image, manifest_file]
         try:
             if envelope is None:
-                raise envelope_too_large(manifest_file.size)
+                is_too_large = manifest_file.size > MAX_ENVELOPE_BYTES
+                raise envelope_too_large(manifest_file.size) if is_too_large else inbox.unreadable(manifest_file.key)
             opened = open_envelope(envelope, self._trusted_keys.find, self._store.remembers_key)
             manifest = parse_manifest(opened.payload)
             targets_file = self._find_targets(drop) if isinstance(manifest.targets, TargetsFile) else None
@@ -172,6 +174,8 @@ class Validation:
             verdict: _Sound | DropRejected = self._check(image, targets_file, compact(envelope), opened, manifest, now)
         except ObjectGone as gone:
             return NothingToDo(f"{gone} has been moved")
+        except ObjectUnreadable as unreadable:
+            verdict = inbox.unreadable(str(unreadable))
         except DropRejected as reason:
             verdict = reason
         return _Judged(members, verdict)

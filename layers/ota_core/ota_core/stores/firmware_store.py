@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 from dataclasses import dataclass
+from itertools import dropwhile, islice
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -26,11 +27,23 @@ KEYS = "keys/"
 CLAIMS = "claims/"
 
 _GONE = {"404", "NoSuchKey", "NoSuchVersion"}
+# Of an object in an archive storage class, and of one that the writer encrypted with a key of their own (HEAD has no
+# body, so only the status tells).
+_UNREADABLE = {"InvalidObjectState", "ObjectNotInActiveTierError", "InvalidRequest", "400"}
 _CHUNK_BYTES = 1024 * 1024
+# What anyone may put into the inbox under a drop's name must not keep the drop from leaving it. Older versions beyond
+# these limits stay where they are, until the bucket's lifecycle deletes them.
+_MAX_MOVED_BYTES = 1024 * 1024 * 1024
+_MAX_OLDER_BYTES = 64 * 1024 * 1024
+_MAX_OLDER_VERSIONS = 100
 
 
 class ObjectGone(Exception):  # noqa: N818 - a state of the world, which the caller expects
     """The object version is no longer there."""
+
+
+class ObjectUnreadable(Exception):  # noqa: N818 - a state of the world, which the caller expects
+    """The object version is there, but its writer stored it so that the pipeline cannot read it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,25 +67,30 @@ class FirmwareStore:
         self._bucket = bucket
 
     def find(self, key: str) -> ObjectVersion | None:
-        """The current version of an object, or None."""
+        """The current version of an object, readable or not, or None."""
         try:
             head = self._s3.head_object(Bucket=self._bucket, Key=key)
         except ClientError as error:
             if _code(error) in _GONE:
                 return None
+            if _is_unreadable(error):
+                return next(self._versions_of(key), None)
             raise
         return ObjectVersion(key, head["VersionId"], head["ContentLength"])
 
     def fetch(self, key: str, max_bytes: int) -> tuple[ObjectVersion, bytes | None] | None:
         """The current version of an object and its bytes, in one call; None if there is no object.
 
-        One that is larger than `max_bytes` is not read, and its bytes are None.
+        The bytes are None if the object is larger than `max_bytes`, or unreadable.
         """
         try:
             answer = self._s3.get_object(Bucket=self._bucket, Key=key)
         except ClientError as error:
             if _code(error) in _GONE:
                 return None
+            if _is_unreadable(error):
+                unreadable = next(self._versions_of(key), None)
+                return (unreadable, None) if unreadable else None
             raise
         version = ObjectVersion(key, answer["VersionId"], answer["ContentLength"])
         if version.size > max_bytes:
@@ -85,12 +103,15 @@ class FirmwareStore:
 
         Raises:
             ObjectGone: it has been moved.
+            ObjectUnreadable: its writer stored it in an archive, or encrypted it with another key.
         """
         try:
             answer = self._s3.get_object(Bucket=self._bucket, Key=version.key, VersionId=version.version_id)
         except ClientError as error:
             if _code(error) in _GONE:
                 raise ObjectGone(version.key) from error
+            if _is_unreadable(error):
+                raise ObjectUnreadable(version.key) from error
             raise
         return answer["Body"].read(version.size)
 
@@ -141,18 +162,15 @@ class FirmwareStore:
         """Whether a release was ever signed by this key."""
         return self.find(f"{KEYS}{keyid}.pem") is not None
 
-    def archive(self, members: list[ObjectVersion]) -> None:
-        """Move a drop's members out of the inbox into the archive."""
-        for member in members:
-            self._move(member, ARCHIVE)
+    def archive(self, members: list[ObjectVersion]) -> list[ObjectVersion]:
+        """Move a drop's members out of the inbox into the archive; return what had to stay."""
+        return [left for member in members for left in self._move(member, ARCHIVE)]
 
-    def reject(self, members: list[ObjectVersion], reason: Mapping[str, object]) -> str:
-        """Move a drop's members to `rejected/`, beside the reason; return the reason's key."""
+    def reject(self, members: list[ObjectVersion], reason: Mapping[str, object]) -> tuple[str, list[ObjectVersion]]:
+        """Move a drop's members to `rejected/`, beside the reason; return the reason's key, and what had to stay."""
         key = reason_key(members[0].key)
         self._write_json(key, reason)
-        for member in members:
-            self._move(member, REJECTED)
-        return key
+        return key, [left for member in members for left in self._move(member, REJECTED)]
 
     def write_status(self, members: list[ObjectVersion], status: Mapping[str, object]) -> None:
         """Write the result of a drop where its build server looks."""
@@ -179,48 +197,73 @@ class FirmwareStore:
         """The version ids that the archived versions of an object had in the inbox."""
         key = moved_key(inbox_key, ARCHIVE)
         found = set()
-        for version_id in self._versions_of(key):
-            head = self._s3.head_object(Bucket=self._bucket, Key=key, VersionId=version_id)
+        for version in self._versions_of(key):
+            head = self._s3.head_object(Bucket=self._bucket, Key=key, VersionId=version.version_id)
             found.add(head["Metadata"]["inbox-version-id"])
         return found
 
-    def _move(self, member: ObjectVersion, destination: str) -> None:
+    def _move(self, member: ObjectVersion, destination: str) -> list[ObjectVersion]:
         """Move a version, and the older ones that it covers, so that none of them becomes current again.
 
         The oldest goes first: an attempt that breaks leaves the version itself for the next one to find.
+
+        Returns:
+            Those that cannot be read or are too large. They stay where they are: somebody may have planted them to
+            stop the drop.
         """
-        for version_id in reversed(self._this_and_older(member)):
+        left = []
+        for version in reversed(self._this_and_older(member)):
+            is_member = version.version_id == member.version_id
+            if version.size > (_MAX_MOVED_BYTES if is_member else _MAX_OLDER_BYTES):
+                left.append(version)
+                continue
             try:
-                # The managed copy: an object may be larger than the 5 GiB of a single CopyObject.
-                self._s3.copy(
-                    {"Bucket": self._bucket, "Key": member.key, "VersionId": version_id},
-                    self._bucket,
-                    moved_key(member.key, destination),
-                    ExtraArgs={
-                        "MetadataDirective": "REPLACE",
-                        "TaggingDirective": "REPLACE",
-                        # S3 takes 2 KB of metadata, and an encoded key may be longer.
-                        "Metadata": {"inbox-key": quote(member.key)[:1500], "inbox-version-id": version_id},
-                    },
+                self._s3.copy_object(
+                    CopySource={"Bucket": self._bucket, "Key": version.key, "VersionId": version.version_id},
+                    Bucket=self._bucket,
+                    Key=moved_key(member.key, destination),
+                    MetadataDirective="REPLACE",
+                    TaggingDirective="REPLACE",
+                    # S3 takes 2 KB of metadata, and an encoded key may be longer.
+                    Metadata={"inbox-key": quote(member.key)[:1500], "inbox-version-id": version.version_id},
                 )
             except ClientError as error:
                 if _code(error) in _GONE:
                     continue  # Moved by an earlier attempt.
+                if _is_unreadable(error):
+                    left.append(version)
+                    continue
                 raise
-            self._s3.delete_object(Bucket=self._bucket, Key=member.key, VersionId=version_id)
+            self._s3.delete_object(Bucket=self._bucket, Key=version.key, VersionId=version.version_id)
+        return left
 
-    def _this_and_older(self, member: ObjectVersion) -> list[str]:
-        """Version ids from `member` down to the oldest."""
-        version_ids = self._versions_of(member.key)
-        if member.version_id not in version_ids:
-            return []
-        return version_ids[version_ids.index(member.version_id) :]
+    def _this_and_older(self, member: ObjectVersion) -> list[ObjectVersion]:
+        """`member` and the versions that it covers, newest first; empty if it is no longer there."""
+        older = dropwhile(lambda version: version.version_id != member.version_id, self._versions_of(member.key))
+        return list(islice(older, 1 + _MAX_OLDER_VERSIONS))
 
-    def _versions_of(self, key: str) -> list[str]:
-        """The version ids of an object, newest first, as S3 lists them."""
-        pages = self._s3.get_paginator("list_object_versions").paginate(Bucket=self._bucket, Prefix=key)
-        return [version["VersionId"] for page in pages for version in page.get("Versions", []) if version["Key"] == key]
+    def _versions_of(self, key: str) -> Iterator[ObjectVersion]:
+        """The versions of an object, newest first, as S3 lists them."""
+        for page in self._s3.get_paginator("list_object_versions").paginate(Bucket=self._bucket, Prefix=key):
+            for version in page.get("Versions", []):
+                # Keys are in order, so longer ones with this prefix follow.
+                if version["Key"] != key:
+                    return
+                yield ObjectVersion(key, version["VersionId"], version["Size"])
 
 
 def _code(error: ClientError) -> str:
     return error.response["Error"]["Code"]
+
+
+def _is_unreadable(error: ClientError) -> bool:
+    """Whether S3 cannot read an object for the pipeline because of how its writer stored it.
+
+    A key in AWS KMS that the role may not use is refused like a missing permission; only the message tells.
+    """
+    code = _code(error)
+    return (
+        code in _UNREADABLE
+        or code.startswith("KMS.")
+        or (code == "AccessDenied" and "kms:" in error.response["Error"].get("Message", ""))
+    )
