@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import requests
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 from support import fleet
@@ -147,6 +148,39 @@ def test_person_signs_in_and_comes_back_to_the_view_of_the_link(browser, cloud, 
     assert "code=" not in page.url
     page.reload()
     expect(page.get_by_role("heading", name=rejected)).to_be_visible()
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("button", name="Sign in")).to_be_visible()
+    assert page.evaluate("sessionStorage.length") == 0
+    context.close()
+
+
+def test_copied_tokens_bring_no_new_ones_after_the_user_signed_out(browser, cloud):
+    context = browser.new_context()
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    page.goto(cloud.console_url)
+    sign_in(page, cloud, "viewer")
+    copied = json.loads(page.evaluate("sessionStorage.getItem('tokens')"))["refresh"]
+    client_id = page.evaluate("fetch('config.json').then(answer => answer.json()).then(found => found.clientId)")
+
+    def refresh():
+        form = {"grant_type": "refresh_token", "client_id": client_id, "refresh_token": copied}
+        return requests.post(f"{cloud.endpoint}/oauth2/token", form, timeout=60)
+
+    assert refresh().status_code == 200
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("button", name="Sign in")).to_be_visible()
+    assert (refresh().status_code, refresh().json()["error"]) == (400, "invalid_grant")
+    context.close()
+
+
+def test_user_who_cannot_reach_cognito_is_signed_out_in_this_tab(browser, cloud):
+    context = browser.new_context()
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    page.goto(cloud.console_url)
+    sign_in(page, cloud, "viewer")
+    page.route("**/oauth2/revoke", lambda route: route.abort())
     page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_role("button", name="Sign in")).to_be_visible()
     assert page.evaluate("sessionStorage.length") == 0

@@ -25,12 +25,14 @@ ATTACKERS = [
     "write access to the inbox",
     "the right to publish MQTT to any topic",
     "the network between device and cloud",
+    "nothing: an outsider with the URLs",
     "the API key (it is in every device)",
     "one device's certificate",
     "read access to the database",
     "write access to the database",
     "one signing key",
     "an operator's session",
+    "the right to invoke the stack's functions directly (`lambda:InvokeFunction`)",
 ]
 
 

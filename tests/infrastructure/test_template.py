@@ -1,6 +1,7 @@
 """What the template promises beyond what cfn-lint and checkov look at."""
 
 import ast
+import re
 
 import pytest
 from support.privileges import ALLOWED
@@ -226,3 +227,42 @@ def test_status_waits_half_a_day_for_the_database_before_it_is_a_dead_letter(res
     assert queue["RedrivePolicy"]["deadLetterTargetArn"] == {"Fn::GetAtt": ["StatusDeadLetters", "Arn"]}
     assert queue["RedrivePolicy"]["maxReceiveCount"] * queue["VisibilityTimeout"] > 12 * 3600
     assert "ReportBatchItemFailures" in function["Events"]["Statuses"]["Properties"]["FunctionResponseTypes"]
+
+
+def test_devices_leave_room_for_operators_and_the_pipeline(template, resources, database_template):
+    """Whatever someone with the API key does, others get functions (100 of 1,000 unreserved) and connections."""
+    called_by_devices = {"DeliverFirmwareFunction", "CheckForUpdateFunction"}
+    reserved = {
+        name: function["Properties"]["ReservedConcurrentExecutions"]["Fn::If"]
+        for name, function in resources.items()
+        if "ReservedConcurrentExecutions" in function.get("Properties", {})
+    }
+    by_anyone = {"ServeConsoleFunction"}
+    assert reserved.keys() == called_by_devices | by_anyone
+    assert {reserved[name][1]["Ref"] for name in called_by_devices} == {"ApiConcurrency"}
+    assert {condition for condition, *_ in reserved.values()} == {"HasApiConcurrency"}
+    devices = len(called_by_devices) * template["Parameters"]["ApiConcurrency"]["Default"]
+    anyone = sum(reserved[name][1] for name in by_anyone)
+    assert 1000 - devices - anyone >= 100
+    capacity = database_template["Parameters"]["MaxCapacity"]
+    [connections] = re.findall(rf"\b{capacity['Default']} about (\d+)", capacity["Description"])
+    assert int(connections) - devices >= 100
+
+
+def test_no_address_keeps_others_from_the_console(resources):
+    acl = resources["ConsoleWebAcl"]
+    [rule] = acl["Properties"]["Rules"]
+    assert rule["Statement"]["RateBasedStatement"]["AggregateKeyType"] == "IP"
+    assert rule["Statement"]["RateBasedStatement"]["Limit"] == {"Ref": "ConsoleRatePerAddress"}
+    assert rule["Action"] == {"Block": {}}
+    association = resources["ConsoleWebAclAssociation"]
+    assert association["Properties"]["ResourceArn"]["Fn::Sub"].endswith(
+        "::/restapis/${ConsoleApi}/stages/${ConsoleApi.Stage}"
+    )
+    assert acl["Condition"] == association["Condition"] == "HasConsoleRate"
+
+
+def test_what_anyone_may_request_costs_little(resources):
+    """A month of requests at the ceiling, at 3.50 dollars a million."""
+    [settings] = resources["ConsoleApi"]["Properties"]["MethodSettings"]
+    assert settings["ThrottlingRateLimit"] * 30 * 86400 * 3.5e-6 < 200

@@ -126,7 +126,29 @@ def listens_on_loopback_only(aws):
     return {address.ip for address in listening} == {"127.0.0.1"}
 
 
-def names_the_groups_in_a_refreshed_token(aws):
+@dataclass(frozen=True)
+class Console:
+    """A user pool with a user, and a client of it that signs people in."""
+
+    aws: Aws
+    client_id: str
+
+    def post(self, path, **form):
+        common = {"client_id": self.client_id, "redirect_uri": "https://console.example/"}
+        url = f"{self.aws.emulator.endpoint}/{path}"
+        return requests.post(url, common | form, allow_redirects=False, timeout=60)
+
+    def sign_in(self):
+        """The tokens."""
+        signed_in = self.post("login", username="ada", password="Secret-12345", response_type="code", scope="openid")
+        [code] = parse_qs(urlsplit(signed_in.headers["location"]).query)["code"]
+        return self.post("oauth2/token", grant_type="authorization_code", code=code).json()
+
+    def refresh(self, tokens):
+        return self.post("oauth2/token", grant_type="refresh_token", refresh_token=tokens["refresh_token"])
+
+
+def console(aws):
     cognito = aws.client("cognito-idp")
     pool = cognito.create_user_pool(PoolName="probe")["UserPool"]["Id"]
     client = cognito.create_user_pool_client(
@@ -142,23 +164,29 @@ def names_the_groups_in_a_refreshed_token(aws):
     cognito.admin_set_user_password(UserPoolId=pool, Username="ada", Password="Secret-12345", Permanent=True)
     cognito.create_group(UserPoolId=pool, GroupName="operator")
     cognito.admin_add_user_to_group(UserPoolId=pool, Username="ada", GroupName="operator")
-    common = {"client_id": client, "redirect_uri": "https://console.example/"}
+    return Console(aws, client)
 
-    def post(path, **form):
-        answer = requests.post(f"{aws.emulator.endpoint}/{path}", common | form, allow_redirects=False, timeout=60)
-        assert answer.status_code in {200, 302}, answer.text
-        return answer
 
+def names_the_groups_in_a_refreshed_token(aws):
     def groups(tokens):
         payload = tokens["access_token"].split(".")[1]
         return json.loads(base64.urlsafe_b64decode(payload + "==")).get("cognito:groups")
 
-    signed_in = post("login", username="ada", password="Secret-12345", response_type="code", scope="openid")
-    [code] = parse_qs(urlsplit(signed_in.headers["location"]).query)["code"]
-    tokens = post("oauth2/token", grant_type="authorization_code", code=code).json()
+    used = console(aws)
+    tokens = used.sign_in()
     assert groups(tokens) == ["operator"]
-    refreshed = post("oauth2/token", grant_type="refresh_token", refresh_token=tokens["refresh_token"]).json()
-    return groups(refreshed) == ["operator"]
+    return groups(used.refresh(tokens).json()) == ["operator"]
+
+
+def revokes_a_refresh_token(aws):
+    used = console(aws)
+    tokens = used.sign_in()
+    foreign = used.post("oauth2/revoke", token=tokens["refresh_token"], client_id="another")
+    assert (foreign.status_code, used.refresh(tokens).status_code) != (200, 400)
+    if used.post("oauth2/revoke", token=tokens["refresh_token"]).status_code != 200:
+        return False
+    assert foreign.status_code == 400
+    return used.refresh(tokens).json().get("error") == "invalid_grant"
 
 
 def resumes_a_session_with_the_connack(aws):
@@ -401,6 +429,7 @@ def retries_as_the_retrier_says(aws):
 FIXES = {
     listens_on_loopback_only: ["BaseEventLoop.create_server"],
     names_the_groups_in_a_refreshed_token: ["cognito._fake_token"],
+    revokes_a_refresh_token: ["app._handle_cognito_body_request"],
     resumes_a_session_with_the_connack: ["iot.broker_subscribe"],
     makes_the_secret_of_a_database_cluster: ["provisioners._RESOURCE_HANDLERS['AWS::RDS::DBCluster']['create']"],
     takes_statements_of_postgresql: ["rds_data._stub_execute"],

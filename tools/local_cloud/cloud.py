@@ -51,6 +51,8 @@ TOPIC_PREFIX = "/firmware_update"
 BUILD_SERVER_ISSUER = "token.actions.githubusercontent.com"
 _DROP_GRACE_SECONDS = 10
 _PUBLISH_RATE_PER_SECOND = 1000
+# So that the emulator is the limit, not the plan.
+_API_RATE_PER_SECOND = 2000
 _API_STAGE = "v1"
 _CONSOLE_STAGE = "console"
 # Users of the console, and their groups, of the same names.
@@ -346,6 +348,8 @@ def _bring_up(state: Path, running: _Running | None, say: Say) -> LocalCloud:
         "TopicPrefix": TOPIC_PREFIX,
         "DropGracePeriod": str(_DROP_GRACE_SECONDS),
         "PublishRatePerSecond": str(_PUBLISH_RATE_PER_SECOND),
+        "ApiRatePerSecond": str(_API_RATE_PER_SECOND),
+        "ApiBurst": str(2 * _API_RATE_PER_SECOND),
         "BuildServerIssuer": BUILD_SERVER_ISSUER,
         "BuildServerSubject": "repo:example/firmware:*",
     }

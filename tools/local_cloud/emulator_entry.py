@@ -21,10 +21,10 @@ from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import parse_qsl, quote, unquote
 
 import yaml
-from ministack.app import main
+from ministack import app
 from ministack.core import iam_actions, lambda_runtime
 from ministack.services import apigateway_v1, cognito, iot, rds, rds_data, s3, secretsmanager, sqs, stepfunctions
 from ministack.services.cloudformation import provisioners
@@ -67,6 +67,28 @@ def _token_with_groups(sub: str, pool_id: str, *arguments: Any, **options: Any) 
 
 
 cognito._fake_token = _token_with_groups  # noqa: SLF001
+
+# ministack 1.5.33 has no token revocation endpoint, only the API call RevokeToken.
+_handle_cognito_body_request = app._handle_cognito_body_request  # noqa: SLF001
+
+
+async def _handle_cognito_body_request_or_revocation(
+    method: str, path: str, headers: Any, body: bytes, query: Any
+) -> Any:
+    """Revoke a refresh token as Cognito's /oauth2/revoke does, for a client without a secret."""
+    if (method, path) != ("POST", "/oauth2/revoke"):
+        return await _handle_cognito_body_request(method, path, headers, body, query)
+    form = dict(parse_qsl(body.decode()))
+    granted = cognito._refresh_tokens.get(form.get("token", ""))  # noqa: SLF001
+    if "token" not in form or "client_id" not in form:
+        return cognito._oauth2_error("invalid_request", "token and client_id are required")  # noqa: SLF001
+    if granted is None or granted["client_id"] != form["client_id"]:
+        return cognito._oauth2_error("invalid_request", "Invalid token")  # noqa: SLF001
+    cognito._revoke_token({"Token": form["token"]})  # noqa: SLF001
+    return 200, {"Content-Type": "application/json"}, b""
+
+
+app._handle_cognito_body_request = _handle_cognito_body_request_or_revocation  # noqa: SLF001
 
 # ministack 1.5.33 forgets the parsed policies of all but 1,024 devices, and parses one for every message of the others.
 iot._parsed_iot_policy = lru_cache(maxsize=None)(iot._parsed_iot_policy.__wrapped__)  # noqa: SLF001
@@ -415,4 +437,4 @@ def _receive_batch(queue_url: str, size: int) -> Any:
 sqs._receive_messages_for_esm = _receive_batch  # noqa: SLF001
 
 if __name__ == "__main__":
-    main()
+    app.main()

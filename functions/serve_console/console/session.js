@@ -53,9 +53,18 @@ export async function signIn() {
   })}`);
 }
 
-/** Delete the tokens, and end the session at Cognito too. */
-export function signOut() {
-  sessionStorage.removeItem(TOKENS);
+/**
+ * Forget the tokens, revoke them, and end the session at Cognito. A copy of the refresh token is then worth nothing
+ * (RFC 7009). An access token works until it expires: API Gateway does not ask Cognito.
+ */
+export async function signOut() {
+  const tokens = stored();
+  sessionStorage.clear();
+  if (tokens) {
+    const body = new URLSearchParams({ client_id: configuration.clientId, token: tokens.refresh });
+    // Whether it succeeds or not, the user wants to leave; signing out at Cognito reports that it is unreachable.
+    await fetch(`${configuration.signInUrl}/oauth2/revoke`, { method: "POST", body, keepalive: true }).catch(() => undefined);
+  }
   location.assign(`${configuration.signInUrl}/logout?${new URLSearchParams({ client_id: configuration.clientId, logout_uri: PAGE })}`);
 }
 
