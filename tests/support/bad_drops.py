@@ -143,6 +143,9 @@ CASES = {
         key().keyid,
         drop_with(manifest=lambda drop: edited(drop.manifest, payload=payload_of(make_drop().manifest))),
     ),
+    "private key in the changelog": Case(
+        Code.MANIFEST_MALFORMED, "'changelog' contains a private key", drop_of(changelog=key("stranger").private_pem)
+    ),
     "field of another type": Case(Code.MANIFEST_MALFORMED, "'changelog' is an integer", drop_of(changelog=7)),
     "field unknown": Case(Code.MANIFEST_MALFORMED, "'colour'", drop_of(colour="red")),
     "schema unknown": Case(Code.SCHEMA_UNSUPPORTED, "schema 2", drop_of(schema=2)),

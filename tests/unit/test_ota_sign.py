@@ -297,14 +297,56 @@ def test_key_made_with_openssl_signs(ota_sign, monkeypatch, made):
 
 def test_changelog_may_come_from_a_file(sign, ota_sign):
     Path("news.md").write_bytes("- Füße\n- gewärmt\n".encode())
-    assert sign("--changelog", "@news.md").changelog == "- Füße\n- gewärmt"
+    assert sign("--changelog-file", "news.md").changelog == "- Füße\n- gewärmt"
     Path("news.md").write_bytes("🚀".encode() * 4096 + b"\r\n")
-    done = ota_sign("sign", "app.bin", "--key", "private.pem", "--changelog", "@news.md")
+    done = ota_sign("sign", "app.bin", "--key", "private.pem", "--changelog-file", "news.md")
     assert refused(done, RejectionCode.NOTIFICATION_TOO_LARGE)
     Path("news.md").write_text("x" * 4097)
-    done = ota_sign("sign", "app.bin", "--key", "private.pem", "--changelog", "@news.md")
+    done = ota_sign("sign", "app.bin", "--key", "private.pem", "--changelog-file", "news.md")
     assert refused(done, "manifest_malformed")
     assert "4097 characters; expected at most 4096" in done.err
+    done = ota_sign("sign", "app.bin", "--key", "private.pem", "--changelog-file", "news.md", "--changelog", "x")
+    assert done.status == 2
+
+
+@pytest.mark.parametrize(
+    "text", ["@private.pem", "@-", "-", "--key", "<private.pem", "file://private.pem", "fileb://app.bin", "$HOME", ""]
+)
+def test_changelog_is_the_text_itself_whatever_it_begins_with(sign, text):
+    """A build server takes it from whoever wrote the commit."""
+    assert sign("--changelog", text).changelog == text
+
+
+PRIVATE_KEYS = {
+    "PKCS #8": KEY.private_pem.encode,
+    "encrypted": lambda: openssl("genpkey", "-algorithm", "RSA", "-aes256", "-pass", f"pass:{PASSPHRASE}"),
+    "PKCS #1": lambda: openssl("genrsa", "-traditional", "2048"),
+    "EC": lambda: openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout"),
+    "OpenSSH": lambda: KEY.private.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", PRIVATE_KEYS)
+def test_private_key_is_neither_signed_nor_repeated(ota_sign, monkeypatch, kind):
+    pem = PRIVATE_KEYS[kind]().decode()
+    Path("key").write_text(f"New:\n{pem}")
+    before = contents()
+    sign = ["sign", "app.bin", "--key", "private.pem"]
+
+    def is_kept(done, code):
+        assert not [line for line in pem.splitlines()[1:-1] if line[:40] in done.err]
+        return refused(done, code) and contents() == before
+
+    done = ota_sign(*sign, "--changelog-file", "key")
+    assert is_kept(done, RejectionCode.MANIFEST_MALFORMED)
+    for option in ("--changelog", "--changelog-file", "--product", "--version", "--expires", "--key", "--target-tag"):
+        assert is_kept(ota_sign(*sign, option, pem), "private_key_given"), option
+    for arguments in (["sign", pem], ["verify", "app.bin", "--key", pem], ["show", pem], ["keygen", pem], [pem]):
+        assert is_kept(ota_sign(*arguments), "private_key_given"), arguments[0]
+    monkeypatch.setenv("OTA_SIGNING_KEY", pem)
+    assert is_kept(ota_sign("sign", "app.bin"), "private_key_given")
 
 
 # --- sign: targets --------------------------------------------------------------------------------------------

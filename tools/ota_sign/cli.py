@@ -15,7 +15,7 @@ from ota_core.errors import OtaError
 from ota_core.formats import strict_json
 from ota_core.formats.envelope import MAX_ENVELOPE_BYTES, envelope_too_large, keyid_of, parse
 from ota_core.formats.esp_image import DEFAULT_SLOT_BYTES, check_fits_slot
-from ota_core.formats.manifest import MAX_CHANGELOG_CHARS, MAX_SEQUENCE
+from ota_core.formats.manifest import MAX_CHANGELOG_CHARS, MAX_SEQUENCE, contains_private_key
 from ota_core.formats.rfc3339 import format_time
 from ota_core.formats.rollout_plan import Rollout, parse_rollout
 from ota_core.formats.targets import (
@@ -29,6 +29,7 @@ from ota_core.formats.targets import (
 from . import drop, files, signing_keys
 from .errors import SigningError
 
+_KEY_VARIABLE = "OTA_SIGNING_KEY"
 _PASSPHRASE_VARIABLE = "OTA_SIGNING_KEY_PASSPHRASE"  # noqa: S105 - the name of one # nosec B105
 _MAX_EXPIRY = timedelta(days=3650)
 _FILE = click.Path(path_type=Path)
@@ -37,6 +38,15 @@ _MAX_ROLLOUT_BYTES = 64 * 1024
 
 class _Commands(click.Group):
     """Turns an error into one line for a person, with its code, and exit status 1."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        # Messages repeat what they complain about, and build servers keep them in logs.
+        if any(map(contains_private_key, [*args, os.environ.get(_KEY_VARIABLE, "")])):
+            raise click.ClickException(
+                f"An argument or {_KEY_VARIABLE} contains a private key; expected the name of the file that has it. "
+                "Replace the key if others can read this command line. [private_key_given]"
+            )
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -138,7 +148,7 @@ def keygen(private_pem: Path, bits: str, public_file: Path | None, header: Path 
 @click.argument("image", type=_FILE)
 @click.option(
     "--key",
-    envvar="OTA_SIGNING_KEY",
+    envvar=_KEY_VARIABLE,
     show_envvar=True,
     required=True,
     metavar="PEM|awskms:ID",
@@ -148,9 +158,8 @@ def keygen(private_pem: Path, bits: str, public_file: Path | None, header: Path 
 @click.option(
     "--version", help="SemVer, or auto for the next patch.  [default: the image's own if it is SemVer, else auto]"
 )
-@click.option(
-    "--changelog", metavar="TEXT|@FILE", default="", help="What is new, for people to read. At most 4096 characters."
-)
+@click.option("--changelog", metavar="TEXT", help="What is new, for people to read. At most 4096 characters.")
+@click.option("--changelog-file", type=_FILE, help="Read the changelog from this file (UTF-8).")
 @click.option(
     "--target",
     type=_FILE,
@@ -190,7 +199,8 @@ def sign(  # noqa: PLR0913, PLR0917 - one for each option
     image: Path,
     key: str,
     version: str | None,
-    changelog: str,
+    changelog: str | None,
+    changelog_file: Path | None,
     target: Path | None,
     target_tags: tuple[str, ...],
     rollout_file: Path | None,
@@ -210,6 +220,8 @@ def sign(  # noqa: PLR0913, PLR0917 - one for each option
     """
     if target is not None and target_tags:
         raise click.UsageError("--target and --target-tag cannot be combined.")
+    if changelog is not None and changelog_file is not None:
+        raise click.UsageError("--changelog and --changelog-file cannot be combined.")
     now = datetime.now(UTC)
     paths = drop.DropPaths.of(image)
     check_fits_slot(files.size_of(image), slot_size)
@@ -223,7 +235,7 @@ def sign(  # noqa: PLR0913, PLR0917 - one for each option
             version=version,
             sequence=sequence or int(now.timestamp()),
             expires=now.replace(microsecond=0) + expires,
-            changelog=_read_changelog(changelog),
+            changelog=_read_changelog(changelog_file) if changelog_file else changelog or "",
             allow_downgrade=allow_downgrade,
             strict_app_version=strict_app_version,
             rollout=_read_rollout(rollout_file) if rollout_file else None,
@@ -348,10 +360,7 @@ def _read_envelope(path: Path) -> bytes:
     return files.read(path, MAX_ENVELOPE_BYTES)
 
 
-def _read_changelog(text: str) -> str:
-    if not text.startswith("@"):
-        return text
-    path = Path(text.removeprefix("@"))
+def _read_changelog(path: Path) -> str:
     try:
         # At most four bytes per character, and a newline at the end.
         return files.read(path, 4 * MAX_CHANGELOG_CHARS + 2).decode().rstrip()

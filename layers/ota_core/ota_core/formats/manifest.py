@@ -35,6 +35,8 @@ PRODUCT_RULE = "lower-case letters, digits and dashes, at most 63; not 'status'"
 # Not "status": <prefix>/product/status would be a status topic.
 _PRODUCT = re.compile(r"(?!status$)[a-z0-9][a-z0-9-]{0,62}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+# RFC 7468, RFC 5915, PKCS #1, OpenSSH's and PGP's, encrypted or not.
+_PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY")
 _REQUIRED = ("schema", "product", "version", "sequence", "expires", "changelog", "chip", "firmware", "targets")
 _OPTIONAL = ("allow_downgrade", "strict_app_version", "rollout")
 
@@ -77,6 +79,11 @@ class Manifest:
 def is_product(text: str) -> bool:
     """Whether the text may name a product: it becomes part of topics, object keys and URLs."""
     return _PRODUCT.fullmatch(text) is not None
+
+
+def contains_private_key(text: str) -> bool:
+    """Whether the text has the beginning of a private key in PEM: what is signed goes to every device."""
+    return _PRIVATE_KEY.search(text) is not None
 
 
 def parse_manifest(payload: bytes) -> Manifest:
@@ -186,6 +193,8 @@ def _changelog(text: str) -> str:
     # PostgreSQL cannot store it, and would fail far from here.
     if "\0" in text:
         raise _malformed("'changelog' contains a NUL character", "text without any")
+    if contains_private_key(text):
+        raise _malformed("'changelog' contains a private key", "text for people to read")
     return text
 
 
