@@ -10,6 +10,7 @@ from pathlib import Path
 import boto3
 import pytest
 from botocore.exceptions import ClientError
+from support.drops import make_drop
 from support.esp_images import app_image
 from support.shell_blocks import shell_blocks
 
@@ -88,6 +89,31 @@ def test_build_that_gets_no_answer_fails_and_says_what_it_asked(build, tmp_path)
     assert done.returncode == 1
     assert "The pipeline has not answered" in done.stderr
     assert "An error occurred (40" in done.stderr
+
+
+def test_earlier_release_that_is_planted_in_the_builds_folder_is_no_success(build, pipeline, product, tmp_path):
+    earlier = make_drop(product=product, sequence=1000)
+    for stem in (f"{product}/earlier/firmware", f"{product}/next/firmware"):
+        pipeline.settle(pipeline.drop(stem, earlier))
+    assert json.loads(pipeline.read(f"status/{product}/next/firmware.json"))["state"] == "repeated"
+
+    done = build("1.5.0", BUILD="next")
+    assert done.returncode == 0, done.stderr
+    assert '"version": "1.5.0"' in done.stdout
+
+    pipeline.settle(pipeline.drop(f"{product}/lost/firmware", earlier))
+    signer = tmp_path / "bin" / "ota-sign"
+    signer.write_text(f"#!/bin/sh\necho release_id={'0' * 32}\n")
+    signer.chmod(0o755)
+    done = build("1.6.0", BUILD="lost", TRIES="1")
+    assert done.returncode == 1
+    assert earlier.release_id in done.stderr, "what was found instead"
+
+
+def test_commit_message_that_names_the_key_is_a_changelog_and_no_more(build, pipeline, product, cloud):
+    text = f"@{cloud.environment['OTA_SIGNING_KEY']}"
+    assert build("1.4.0", CHANGELOG=text).returncode == 0
+    assert [release["changelog"] for release in pipeline.releases(product)] == [text]
 
 
 def test_token_of_another_repository_gets_no_role(cloud):

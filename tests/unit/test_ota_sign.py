@@ -271,6 +271,12 @@ def test_printed_commands_drop_the_manifest_last(place, ota_sign, folder):
     ]
 
 
+def test_last_line_names_the_release_for_a_script(sign):
+    signed = sign()
+    payload = base64.b64decode(json.loads(Path("app.manifest.json").read_bytes())["payload"])
+    assert signed.out.splitlines()[-1] == f"release_id={hashlib.sha256(payload).hexdigest()[:32]}"
+
+
 def test_key_may_come_from_the_environment(ota_sign, monkeypatch):
     monkeypatch.setenv("OTA_SIGNING_KEY", "private.pem")
     assert ota_sign("sign", "app.bin").status == 0

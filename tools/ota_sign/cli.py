@@ -214,9 +214,9 @@ def sign(  # noqa: PLR0913, PLR0917 - one for each option
     """Sign IMAGE (<name>.bin) for release.
 
     Writes <name>.manifest.json beside the image, and <name>.targets.json when --target lists more than 100 devices.
-    Prints the commands that drop them into the inbox; OTA_BUCKET is the stack's bucket. The image must pass the
-    pipeline's own checks before it is signed. Only the pipeline knows what was released before, so only it checks
-    sequence and version against that.
+    Prints the commands that drop them into the inbox (OTA_BUCKET is the stack's bucket), and last release_id=ID, by
+    which status/ shows whether a result is this release's. The image must pass the pipeline's own checks before it is
+    signed. Only the pipeline knows what was released before, so only it checks sequence and version against that.
     """
     if target is not None and target_tags:
         raise click.UsageError("--target and --target-tag cannot be combined.")
@@ -261,6 +261,7 @@ def sign(  # noqa: PLR0913, PLR0917 - one for each option
         # A name that begins with a dash would be taken for an option.
         source = f"./{path}" if str(path).startswith("-") else str(path)
         click.echo(f'aws s3 cp {shlex.quote(source)} "s3://$OTA_BUCKET/{folder}"')
+    click.echo(f"release_id={checked.release_id}")
 
 
 @main.command(short_help="Check an image with the files that were signed for it.")

@@ -23,6 +23,7 @@ from ota_core.formats.envelope import (
 from ota_core.formats.esp_image import check_fits_slot, inspect
 from ota_core.formats.manifest import PRODUCT_RULE, Manifest, is_product, parse_manifest, write_manifest
 from ota_core.formats.notification import check_fits_device
+from ota_core.formats.release_id import release_id_of
 from ota_core.formats.rollout_plan import Rollout
 from ota_core.formats.targets import (
     MAX_TARGETS_FILE_BYTES,
@@ -89,6 +90,7 @@ class CheckedDrop:
     """A drop that the pipeline would accept, as far as this can be told without knowing earlier releases."""
 
     manifest: Manifest
+    release_id: str
     keyid: str
     warnings: list[str]
 
@@ -202,7 +204,7 @@ def check(
     warnings = admission.check_image(manifest, image, opened.public_key)
     if named and targets_file is not None:
         check_targets_file(named, targets_file)
-    return CheckedDrop(manifest, opened.keyid, warnings)
+    return CheckedDrop(manifest, release_id_of(opened.payload), opened.keyid, warnings)
 
 
 def check_targets_path(paths: DropPaths) -> None:
