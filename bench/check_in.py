@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Iterator
 from dataclasses import replace
 
 from harness import RUNS, Figure, medians, report
@@ -18,7 +19,8 @@ from lab import (
     read_event,
     server_cpu_seconds,
 )
-from ota_core.stores.check_in_store import MAX_DEVICES, STATEMENT
+from ota_core.stores.check_in_store import STATEMENT
+from ota_core.stores.known_devices import MAX_DEVICES
 
 _CHECK_INS = 200
 _SERVER_RUNS = 15
@@ -54,11 +56,13 @@ def _measure(handler, database, devices: int) -> Figure:
     order = list(range(devices))
     random.Random(devices).shuffle(order)  # noqa: S311 - reproducible, not secret
     macs = map(mac_of, itertools.cycle(order))
-    polls = iter(
+    polls = _an_hour_apart(
+        database,
+        devices,
         [
             [(mac, event_of(mac, release["version"])) for mac in itertools.islice(macs, _CHECK_INS)]
             for _ in range(1 + _SERVER_RUNS + 2 * (1 + RUNS))
-        ]
+        ],
     )
 
     def ours() -> None:
@@ -69,7 +73,12 @@ def _measure(handler, database, devices: int) -> Figure:
 
     def floor() -> None:
         for mac, _ in next(polls):
-            parameters = {"mac": mac, "product": PRODUCT, "running_version": release["version"]}
+            parameters = {
+                "mac": mac,
+                "product": PRODUCT,
+                "chip": release["chip"],
+                "running_version": release["version"],
+            }
             assert statement.run(**parameters, max_devices=MAX_DEVICES)
 
     updates = _updates(database)
@@ -92,6 +101,16 @@ def _measure(handler, database, devices: int) -> Figure:
     )
 
 
+def _an_hour_apart(
+    database, devices: int, polls: list[list[tuple[str, dict[str, object]]]]
+) -> Iterator[list[tuple[str, dict[str, object]]]]:
+    """The polls; when the fleet begins again, an hour has passed. Within a minute nothing would be recorded."""
+    for number, poll in enumerate(polls):
+        if number and number * _CHECK_INS % devices == 0:
+            database.run("UPDATE devices SET last_seen_at = now() - interval '1 hour'")
+        yield poll
+
+
 def _updates(database) -> list[int]:
     """Updates of devices so far, and how many touched no index (HOT), as far as PostgreSQL has counted."""
     [counts] = database.run("SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'devices'")
@@ -101,7 +120,7 @@ def _updates(database) -> list[int]:
 def event_of(mac: str, version: str) -> dict[str, object]:
     event = read_event("check_for_update", "current_version")
     event["pathParameters"] = {"mac": mac}
-    for name, value in (("product", PRODUCT), ("version", version)):
+    for name, value in (("product", PRODUCT), ("chip", "esp32"), ("version", version)):
         event["queryStringParameters"][name] = value
         event["multiValueQueryStringParameters"][name] = [value]
     return event

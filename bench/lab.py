@@ -150,13 +150,14 @@ def mac_of(number: int) -> str:
 
 
 def fill_with_devices(database: pg8000.native.Connection, count: int, *tables: str) -> dict[str, Any]:
-    """Fill in a fleet of known devices, each with a row in these tables for a new release. Returns the release."""
+    """Fill in devices seen an hour ago, each with a row in these tables for a new release. Returns the release."""
     everything = "devices, release_targets, device_states, device_history"
     database.run(f"TRUNCATE {everything}")
     release = insert_release(database, target_count=count)
     numbers = f"FROM generate_series(0, {count - 1}) AS n"
     database.run(
-        f"INSERT INTO devices (mac, product, running_version) SELECT {MAC_OF_N}, :product, '1.0.0' {numbers}",
+        "INSERT INTO devices (mac, product, running_version, last_seen_at)"
+        f" SELECT {MAC_OF_N}, :product, '1.0.0', now() - interval '1 hour' {numbers}",
         product=PRODUCT,
     )
     for table in tables:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from ota_core.formats.envelope import payload_of
+from ota_core.formats.esp_image import CHIP_IDS
 from ota_core.formats.manifest import PRODUCT_RULE, is_product, parse_manifest
 from ota_core.formats.notification import write_notification
 from ota_core.formats.targets import normalise_mac
@@ -43,7 +44,7 @@ logger = Logger()
 
 @logger.inject_lambda_context
 def lambda_handler(event: contracts.ApiRequest, context: LambdaContext) -> contracts.ApiAnswer:
-    """Answer the device `mac` (path), which is a `product` and runs `version` (query)."""
+    """Answer the device `mac` (path), which is a `product` with a `chip` and runs `version` (query)."""
     return answer(event, check, logger, is_outage, is_aws_error)
 
 
@@ -59,17 +60,23 @@ def check(event: contracts.ApiRequest) -> contracts.ApiAnswer:
         raise RequestRefused(
             400, "product_invalid", f"The parameter product is missing or invalid; expected {PRODUCT_RULE}."
         )
+    chip = query_parameter(event, "chip")
+    if chip is not None and chip not in CHIP_IDS:
+        raise RequestRefused(
+            400, "chip_invalid", f"The parameter chip is invalid; expected one of {', '.join(CHIP_IDS)}."
+        )
     running_version = query_parameter(event, "version")
     if running_version is not None and _RUNNING_VERSION.fullmatch(running_version) is None:
         raise RequestRefused(
             400, "version_invalid", "The parameter version is invalid; expected 1 to 64 ASCII characters."
         )
-    candidate = DEVICES.check_in(mac=mac, product=product, running_version=running_version)
+    candidate = DEVICES.check_in(mac=mac, product=product, chip=chip, running_version=running_version)
     offered = candidate if candidate and should_act(candidate, running_version, datetime.now(UTC)) else None
     write_line(
         "checked in",
         mac=mac,
         product=product,
+        chip=chip,
         running_version=running_version,
         release_id=offered.release_id if offered else None,
     )

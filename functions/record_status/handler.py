@@ -43,11 +43,13 @@ def lambda_handler(event: contracts.QueuedMessages, context: LambdaContext) -> c
     recorded, failed = record_statuses(received)
     for status in received.values():
         if status.release_id in recorded.unknown:
-            logger.info(
-                "status dropped",
-                extra={"code": "status_release_unknown", "mac": status.mac, "release_id": status.release_id},
-            )
-            dropped += 1
+            code = "status_release_unknown"
+        elif status.mac in recorded.strangers:
+            code = "status_device_not_recorded"
+        else:
+            continue
+        logger.info("status dropped", extra={"code": code, "mac": status.mac, "release_id": status.release_id})
+        dropped += 1
     tell(recorded.news)
     metrics.emit(metrics.STATUSES_RECEIVED, len(event["Records"]))
     metrics.emit(metrics.STATUSES_DROPPED, dropped)
@@ -61,7 +63,7 @@ def record_statuses(statuses: dict[str, DeviceStatus]) -> tuple[Recorded, list[s
         What was recorded, and the messages that were not.
     """
     if not statuses:
-        return Recorded(set(), []), []
+        return Recorded(set(), set(), []), []
     try:
         return STATUSES.record(list(statuses.values())), []
     except DatabaseError as error:
@@ -69,11 +71,12 @@ def record_statuses(statuses: dict[str, DeviceStatus]) -> tuple[Recorded, list[s
             raise
         if len(statuses) == 1:
             logger.exception("status not recorded")
-            return Recorded(set(), []), list(statuses)
-    recorded, failed = Recorded(set(), []), []
+            return Recorded(set(), set(), []), list(statuses)
+    recorded, failed = Recorded(set(), set(), []), []
     for message_id, status in statuses.items():
         one, one_failed = record_statuses({message_id: status})
         recorded.unknown.update(one.unknown)
+        recorded.strangers.update(one.strangers)
         recorded.news.extend(one.news)
         failed += one_failed
     return recorded, failed

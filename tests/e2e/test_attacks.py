@@ -549,6 +549,60 @@ def test_reports_in_other_names_change_no_release(world, unharmed):
     assert world.pipeline.rows(query, mac=OTHER_MAC)
 
 
+@pytest.mark.parametrize("state", ["failed", "installed"])
+def test_invented_devices_decide_no_rollout(pipeline, new_product, proof, state):
+    """Identities by the dozen, for devices that do not exist: nobody was told, or they were another product's."""
+    plan = {"waves": [{"percent": 100, "soak": "16s"}], "abort": {"min_devices": 1, "report_timeout": "16s"}}
+    invented = [f"02:A7:7A:0{'1' if state == 'failed' else '2'}:00:{number:02X}" for number in range(21)]
+    genuine = [f"02:A7:7A:03:{'01' if state == 'failed' else '02'}:{number:02X}" for number in range(2)]
+
+    def say(release_id, macs, what):
+        for mac in macs:
+            report = {"release_id": release_id, "version": NEXT, "state": what, "reason": "flash_error"}
+            topic = f"{TOPIC_PREFIX}/{mac}/status"
+            pipeline.cloud.client("iot-data").publish(topic=topic, qos=1, payload=json.dumps(report).encode())
+
+    def is_heard(release_id, macs):
+        query = "SELECT 1 FROM device_states JOIN releases ON releases.id = release WHERE release_id = :id"
+        return len(pipeline.rows(query, id=release_id)) == len(macs)
+
+    def wait(until, what):
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not until():
+            assert time.monotonic() < deadline, what
+            time.sleep(0.1)
+
+    earlier = make_drop(product=new_product("elsewhere"), version="1.0.0")
+    pipeline.release(f"{state}/earlier", earlier)
+    fleet = make_drop(product=new_product("all"), version=NEXT, rollout=plan)
+    listed = make_drop(product=new_product("listed"), version=NEXT, rollout=plan, targets=genuine)
+    say(earlier.release_id, invented, "installed")
+    wait(lambda: is_heard(earlier.release_id, invented), "statuses were not recorded")
+    uploads = [
+        upload
+        for name, drop in (("fleet", fleet), ("listed", listed))
+        for upload in pipeline.drop(f"{state}/{name}", drop)
+    ]
+    for drop in (fleet, listed):
+        wait(lambda drop=drop: pipeline.heard(drop.release_id), "the release was not published")
+        say(drop.release_id, invented, state)
+    # Those that the release names say the opposite.
+    say(listed.release_id, genuine, "installed" if state == "failed" else "failed")
+    pipeline.settle(uploads, PATIENCE_SECONDS)
+    found = {}
+    for drop in (fleet, listed):
+        query = (
+            "SELECT state, withdrawn_because, decision -> 'numbers' ->> 'reported' AS reported FROM releases JOIN"
+            " rollout_decisions ON release = releases.id WHERE release_id = :id ORDER BY rollout_decisions.id DESC"
+        )
+        found[drop.release_id] = pipeline.rows(query, id=drop.release_id)[0]
+    assert found[fleet.release_id] == {"state": "published", "withdrawn_because": None, "reported": "0"}
+    decided = found[listed.release_id]
+    assert decided["state"] == ("published" if state == "failed" else "withdrawn"), decided
+    assert decided["reported"] == str(len(genuine))
+    proof("attacks", f"rollout decided by invented devices that say {state}", tried=2, withstood=2)
+
+
 # --- who has the API key ----------------------------------------------------------------------------------------------
 
 

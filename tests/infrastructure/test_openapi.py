@@ -7,6 +7,7 @@ import typing
 import pytest
 import yaml
 from ota_core.formats import manifest, operator_documents, targets
+from ota_core.formats.esp_image import CHIP_IDS
 
 METHODS = {"get", "head", "post", "put"}
 # The API's resource, its definition, and who may call.
@@ -150,6 +151,13 @@ def test_pattern_of_a_product_is_that_of_the_code(project, product):
     definition = yaml.safe_load((project / "api" / "openapi.yaml").read_text())
     pattern = definition["paths"]["/firmware/{product}/{version}"]["parameters"][0]["schema"]["pattern"]
     assert (re.search(pattern, product) is not None) == manifest.is_product(product)
+
+
+def test_chips_are_those_of_the_code(project):
+    definition = yaml.safe_load((project / "api" / "openapi.yaml").read_text())
+    parameters = definition["paths"]["/devices/{mac}/update"]["get"]["parameters"]
+    [chips] = [parameter["schema"]["enum"] for parameter in parameters if parameter["name"] == "chip"]
+    assert chips == list(CHIP_IDS)
 
 
 @pytest.mark.parametrize("tag", ["b", "site=berlin", "B", "=x", "", "a" * 63, "a" * 64, "a b"])

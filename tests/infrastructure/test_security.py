@@ -6,7 +6,7 @@ import re
 import pytest
 
 # https://theupdateframework.github.io/specification/latest/#goals-and-non-goals and
-# https://uptane.org/docs/latest/standard/uptane-standard section 4.2
+# https://uptane.org/docs/latest/standard/uptane-standard section 4.2; the last ones are about what only we have.
 ATTACKS = [
     "arbitrary software",
     "rollback",
@@ -20,6 +20,7 @@ ATTACKS = [
     "partial bundle",
     "key compromise",
     "denial of service",
+    "votes by strangers",
 ]
 ATTACKERS = [
     "write access to the inbox",

@@ -16,8 +16,8 @@ def product():
 
 @pytest.fixture
 def check_in(database, product):
-    def call(mac=MAC, running_version=None, of=product):
-        return CheckInStore(database).check_in(mac=mac, product=of, running_version=running_version)
+    def call(mac=MAC, running_version=None, of=product, chip=None):
+        return CheckInStore(database).check_in(mac=mac, product=of, chip=chip, running_version=running_version)
 
     return call
 
@@ -92,18 +92,80 @@ def test_releases_of_other_products_are_not_for_the_device(check_in, insert_rele
     assert check_in().release_id == mine["release_id"]
 
 
-def test_device_is_recorded_with_what_it_says_last(check_in, insert_release, database, product):
+@pytest.fixture
+def later(database):
+    """Lets a minute pass for a device."""
+
+    def wait(mac):
+        database.statement(
+            "UPDATE devices SET last_seen_at = last_seen_at - interval '1 minute' WHERE mac = CAST(:mac AS macaddr)",
+            mac=mac,
+        )
+
+    return wait
+
+
+def test_device_is_recorded_with_what_it_says_last(check_in, later, insert_release, database, product):
     insert_release(product=product)
     mac = "02:aa:00:00:00:01"
     check_in(mac=mac, running_version="1.0.0")
     [(_, _, version, first_seen)] = devices(database, mac=mac)
     assert version == "1.0.0"
+    later(mac)
     check_in(mac=mac)
     [(_, recorded, version, last_seen)] = devices(database, mac=mac)
     assert (recorded, version) == (product, "1.0.0")
     assert last_seen > first_seen
+    later(mac)
     check_in(mac=mac, running_version="esp-idf: v5.1.4")
     assert devices(database, mac=mac)[0][2] == "esp-idf: v5.1.4"
+
+
+def test_chip_is_what_the_device_said_last_about_this_product(check_in, later, insert_release, database, product):
+    insert_release(product=product)
+    other = insert_release(product=f"{product}-2")["product"]
+    mac = "02:aa:00:00:00:02"
+    chips = []
+    for of, chip in ((product, None), (product, "esp32c3"), (product, None), (other, None), (other, "esp32")):
+        check_in(mac=mac, of=of, chip=chip)
+        later(mac)
+        chips += database.statement("SELECT product, chip FROM devices WHERE mac = CAST(:mac AS macaddr)", mac=mac)
+    assert [chip for _, chip in chips] == [None, "esp32c3", "esp32c3", None, "esp32"]
+    assert [named for named, _ in chips] == [product] * 3 + [other] * 2
+
+
+def test_release_for_another_chip_is_not_for_a_device_that_names_its_own(check_in, insert_release, target, product):
+    mine = insert_release(product=product, chip="esp32")
+    other = insert_release(product=product, chip="esp32c3")
+    assert check_in(chip="esp32").release_id == mine["release_id"]
+    assert check_in().release_id == other["release_id"]
+    listed = target(MAC, product=product, chip="esp32c3")
+    assert check_in(chip="esp32").release_id == mine["release_id"]
+    assert check_in(chip="esp32c3").release_id == listed["release_id"]
+
+
+def test_device_that_was_seen_within_a_minute_is_answered_without_a_write_or_a_lock(
+    check_in, insert_release, database, connect, product
+):
+    """Otherwise whoever checks in for one MAC all the time makes each of these wait for the one before."""
+    release = insert_release(product=product)
+    mac = "02:aa:00:00:00:03"
+    check_in(mac=mac, running_version="1.0.0")
+    [before] = devices(database, mac=mac)
+    where = "SELECT ctid, xmax FROM devices WHERE mac = CAST(:mac AS macaddr)"
+    row = database.statement(where, mac=mac)
+
+    def meanwhile(connection):
+        connection.run("SELECT FROM devices WHERE mac = CAST(:mac AS macaddr) FOR UPDATE", mac=mac)
+        other = connect()
+        other.transaction(lambda waiting: waiting.run("SET lock_timeout = '1s'"))
+        asked = CheckInStore(other).check_in(mac=mac, product=product, chip="esp32", running_version="2.0.0")
+        assert asked.release_id == release["release_id"]
+
+    check_in(mac=mac, running_version="3.0.0")
+    assert database.statement(where, mac=mac) == row
+    database.transaction(meanwhile)
+    assert devices(database, mac=mac) == [before]
 
 
 def test_device_of_an_unknown_product_is_not_recorded(check_in, database):
@@ -112,7 +174,7 @@ def test_device_of_an_unknown_product_is_not_recorded(check_in, database):
 
 
 def test_flood_of_made_up_devices_is_answered_and_not_recorded(
-    check_in, insert_release, database, product, monkeypatch
+    check_in, later, insert_release, database, product, monkeypatch
 ):
     release = insert_release(product=product)
     check_in(mac="02:cc:00:00:00:01", running_version="1.0.0")
@@ -121,6 +183,7 @@ def test_flood_of_made_up_devices_is_answered_and_not_recorded(
     assert check_in(mac="02:cc:00:00:00:02").release_id == release["release_id"]
     assert devices(database, mac="02:cc:00:00:00:02") == []
     # Who is known is kept up to date.
+    later("02:cc:00:00:00:01")
     check_in(mac="02:cc:00:00:00:01", running_version="1.0.1")
     assert devices(database, mac="02:cc:00:00:00:01")[0][2] == "1.0.1"
 
@@ -163,6 +226,7 @@ def test_check_in_reads_a_few_rows_by_index_however_many_devices_and_releases_th
             "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON)" + STATEMENT,
             mac="0a:00:00:00:10:00",
             product="crowded",
+            chip="esp32",
             running_version="1.0.0",
             max_devices=5_000_000,
         )

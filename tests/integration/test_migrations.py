@@ -155,3 +155,39 @@ def test_renamed_migration_is_refused_and_nothing_is_applied(session, folder, mi
         migrate()
     assert caught.value.code == "migration_renamed"
     assert recorded(session) == before
+
+
+def test_devices_of_before_speak_for_the_lines_that_they_reported_about(session, folder, migrate):
+    later = [file for file in sorted(folder.glob("*.sql")) if file.name >= "0009"]
+    contents = [file.read_bytes() for file in later]
+    for file in later:
+        file.unlink()
+    migrate()
+    session.run(
+        "INSERT INTO products (product) VALUES ('lamp'), ('lock');"
+        "INSERT INTO releases (release_id, manifest_sha256, product, version, sequence, chip, changelog, envelope,"
+        " keyid, image_key, image_version_id, image_size, image_sha256, image_signature, allow_downgrade, warnings,"
+        " execution_arn, expires_at) SELECT product, product, product, '1.0.0', 1, 'esp32', '', '', '', '', '', 1, '',"
+        " '', false, '[]', '', now() FROM products;"
+        "INSERT INTO devices (mac, product) VALUES ('02:00:00:00:00:01', 'lamp'), ('02:00:00:00:00:02', 'lamp'),"
+        " ('02:00:00:00:00:03', 'lamp')"
+    )
+    for mac, product, day in (("01", "lamp", 1), ("02", "lamp", 1), ("02", "lock", 2)):
+        session.run(
+            "INSERT INTO device_history (mac, release, state, reported_at, last_reported_at)"
+            " SELECT CAST(:mac AS macaddr), id, 'installed', CAST(:at AS timestamptz), CAST(:at AS timestamptz)"
+            " FROM releases WHERE product = :product",
+            mac=f"02:00:00:00:00:{mac}",
+            at=f"2026-06-0{day}T00:00:00Z",
+            product=product,
+        )
+    for file, content in zip(later, contents, strict=True):
+        file.write_bytes(content)
+    migrate()
+    assert session.run(
+        "SELECT product, chip, proven_product, proven_chip, CAST(proven_since AS text) FROM devices ORDER BY mac"
+    ) == [
+        ["lamp", "esp32", "lamp", "esp32", "-infinity"],
+        ["lock", "esp32", "lock", "esp32", "2026-06-02 00:00:00+00"],
+        ["lamp", None, None, None, "-infinity"],
+    ]

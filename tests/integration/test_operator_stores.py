@@ -37,7 +37,7 @@ def product():
 
 @pytest.fixture
 def release(insert_release, product):
-    """Makes a release with a real envelope: rolling out in three waves, one of them out, unless told otherwise."""
+    """Makes a release with a real envelope: rolling out in waves, the first to all, unless told otherwise."""
 
     def make(**changes):
         drop = make_drop(product=product)
@@ -49,7 +49,7 @@ def release(insert_release, product):
             "state": "rolling_out",
             "rollout": json.dumps(PLAN),
             "waves_published": 1,
-            "cohort_percent": 1.0,
+            "cohort_percent": 100.0,
         }
         return insert_release(**fields | changes)["release_id"]
 
@@ -225,6 +225,34 @@ def test_release_is_for_the_devices_of_its_product_that_were_seen_or_those_that_
         report(database, release_id, f"06:13:00:00:00:{number:02X}", second=late)
     assert queries.describe_release(release_id)["population"] == 3
     assert queries.describe_release(release(target_count=7))["population"] == 7
+
+
+def test_what_operators_see_is_what_decides(queries, database, release, product):
+    """Not what devices report that were not told, or that speak for another product since then."""
+    fleet, left = "06:17:00:00:00:01", "06:17:00:00:00:02"
+    release_id, listed = release(), release(target_count=1)
+    elsewhere = release(product=f"{product}-2")
+    for second, (mac, of, state) in enumerate(
+        [
+            (fleet, release_id, "failed"),
+            (left, release_id, "failed"),
+            (left, elsewhere, "installed"),
+            (fleet, listed, "failed"),
+        ]
+    ):
+        report(database, of, mac, state, second=(datetime.now(UTC) - BEGIN).total_seconds() + second)
+    execution = "arn:execution:first"
+    numbers = RolloutStore(database).advance(release_id, execution, now=datetime.now(UTC), takes_over=False).numbers
+    described = queries.describe_release(release_id)
+    assert (described["population"], described["devices"], described["failing"]["count"]) == (1, {"failed": 1}, 1)
+    assert (numbers.expected, numbers.reported, numbers.failed) == (1, 1, 1)
+    for state in (None, "failed", "failing"):
+        page = queries.list_devices(release_id, state=state, after=None, limit=50)
+        assert [device["mac"] for device in page["devices"]] == [fleet]
+    assert [point["devices"]["failed"] for point in queries.describe_timeline(release_id)["points"]] == [1]
+    assert queries.describe_release(listed)["devices"] == {}
+    # What was said is kept.
+    assert queries.describe_device(left, before=None, limit=50)["history"][-1]["release_id"] == release_id
 
 
 def test_timeline_counts_each_device_in_the_highest_state_that_it_had_reported(queries, database, release):

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ota_core.formats.device_status import DeviceState, DeviceStatus
+from ota_core.stores import status_store
 from ota_core.stores.check_in_store import CheckInStore
 from ota_core.stores.status_store import StatusStore
 
@@ -22,8 +23,12 @@ def new_mac():
 
 @pytest.fixture(scope="module")
 def releases(insert_release):
-    """The ids of three releases of one product, and one of another."""
-    return [insert_release(release_id=f"{number:032x}", product="p" if number < 4 else "q") for number in range(1, 5)]
+    """Three releases of one product, one of another, and one for another chip."""
+    lines = [("p", "esp32")] * 3 + [("q", "esp32"), ("p", "esp32s3")]
+    return [
+        insert_release(release_id=f"{number:032x}", product=product, chip=chip)
+        for number, (product, chip) in enumerate(lines, start=1)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +52,21 @@ def known(database):
             return [connection.run(question, mac=mac) for question in questions]
 
         return database.transaction(work)
+
+    return ask
+
+
+@pytest.fixture(scope="module")
+def line(database):
+    """A device's product and chip as named, and as proven with the time since."""
+
+    def ask(mac):
+        sql = (
+            "SELECT product, chip, proven_product, proven_chip, proven_since FROM devices"
+            " WHERE mac = CAST(:mac AS macaddr)"
+        )
+        [row] = database.transaction(lambda connection: connection.run(sql, mac=mac))
+        return tuple(row)
 
     return ask
 
@@ -137,11 +157,63 @@ def test_device_stays_what_it_is_when_it_refuses_another_products_release(store,
     assert known(mac)[0][0][:2] == ["p", "1.1.0"]
 
 
+# As pg8000 reads it.
+ALWAYS = "-infinity"
+
+
+def test_device_speaks_for_the_line_that_it_spoke_for_last(store, line, releases):
+    mac = new_mac()
+    store.record([status(mac, releases[0], second=1)])
+    assert line(mac) == ("p", "esp32", "p", "esp32", ALWAYS)
+    store.record([status(mac, releases[3], second=5), status(mac, releases[3], DeviceState.INSTALLED, 6)])
+    assert line(mac) == ("q", "esp32", "q", "esp32", BEGIN + timedelta(seconds=5))
+    store.record([status(mac, releases[4], second=8)])
+    assert line(mac) == ("p", "esp32s3", "p", "esp32s3", BEGIN + timedelta(seconds=8))
+    # A message that comes late.
+    store.record([status(mac, releases[3], DeviceState.FAILED, 7)])
+    assert line(mac) == ("p", "esp32s3", "p", "esp32s3", BEGIN + timedelta(seconds=8))
+
+
+def test_device_that_says_again_what_it_said_before_it_spoke_for_another_line_is_new_in_its_own(store, line, releases):
+    mac = new_mac()
+    for second, release in ((1, releases[0]), (2, releases[3]), (3, releases[0])):
+        store.record([status(mac, release, second=second)])
+    assert line(mac)[2:] == ("p", "esp32", BEGIN + timedelta(seconds=3))
+
+
+def test_device_that_only_refuses_speaks_for_a_line_until_it_speaks_otherwise(store, line, releases):
+    mac = new_mac()
+    store.record([status(mac, releases[0], DeviceState.REJECTED, 1, reason="release_expired")])
+    assert line(mac)[2:] == ("p", "esp32", ALWAYS)
+    store.record([status(mac, releases[3], second=2)])
+    store.record([status(mac, releases[0], DeviceState.REJECTED, 3, reason="release_expired")])
+    assert line(mac)[2:] == ("q", "esp32", BEGIN + timedelta(seconds=2))
+
+
+@pytest.mark.parametrize("reason", ["wrong_product", "wrong_chip"])
+def test_device_that_says_that_a_release_is_not_for_it_speaks_for_no_line(store, line, releases, reason):
+    mac = new_mac()
+    store.record([status(mac, releases[0], DeviceState.REJECTED, reason=reason)])
+    assert line(mac) == (None, None, None, None, ALWAYS)
+
+
+def test_flood_of_invented_devices_is_not_recorded(store, known, releases, database, monkeypatch):
+    mac, stranger = new_mac(), new_mac()
+    store.record([status(mac, releases[0])])
+    database.transaction(lambda connection: connection.run("ANALYZE devices"))
+    monkeypatch.setattr(status_store, "MAX_DEVICES", 1)
+    recorded = store.record([status(stranger, releases[0]), status(mac, releases[0], DeviceState.INSTALLED, 1)])
+    assert (recorded.strangers, recorded.unknown) == ({stranger}, set())
+    assert [news.status.mac for news in recorded.news] == [mac]
+    assert known(stranger) == [[], [], []]
+    assert [state[1] for state in known(mac)[1]] == ["installed"]
+
+
 def test_check_in_is_not_overruled_by_a_repetition(store, known, releases, database):
     mac = new_mac()
     installed = status(mac, releases[0], DeviceState.INSTALLED, 1, running_version="1.1.0")
     store.record([installed])
-    CheckInStore(database).check_in(mac=mac, product="p", running_version="1.2.0")
+    CheckInStore(database).check_in(mac=mac, product="p", chip="esp32", running_version="1.2.0")
     store.record([installed])
     assert known(mac)[0][0][1] == "1.2.0"
 
@@ -156,12 +228,12 @@ def test_unknown_release_is_told_and_the_rest_is_recorded(store, known, releases
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_any_order_and_repetition_of_messages_gives_the_same(data, store, known, releases):
+def test_any_order_and_repetition_of_messages_gives_the_same(data, store, known, line, releases):
     kinds = st.tuples(
-        st.integers(0, 3),
+        st.integers(0, 4),
         st.sampled_from(DeviceState),
         st.sampled_from([None, 0, 50]),
-        st.sampled_from([None, "x", "y"]),
+        st.sampled_from([None, "x", "wrong_chip"]),
         st.sampled_from([None, "1.0.0", "1.1.0"]),
     )
     messages = data.draw(st.lists(kinds, min_size=1, max_size=8))
@@ -185,7 +257,7 @@ def test_any_order_and_repetition_of_messages_gives_the_same(data, store, known,
             )
         for first in range(0, len(played), batch_size):
             store.record(played[first : first + batch_size])
-        return known(mac)
+        return line(mac), known(mac)
 
     once = play(range(len(messages)), 1)
     order = data.draw(st.permutations([*range(len(messages))] * 2))

@@ -172,11 +172,15 @@ class FakeRollouts(Rollouts):
 
 
 class FakeStatuses(Statuses):
-    """Keeps what it is given, but refuses a batch with the state `refused`, and knows no release in `unknown`."""
+    """Keeps what it is given.
+
+    But it refuses a batch with the state `refused`, knows no release in `unknown`, and has no room for `strangers`.
+    """
 
     def __init__(self) -> None:
         self.recorded: list[DeviceStatus] = []
         self.unknown: set[str] = set()
+        self.strangers: set[str] = set()
         self.refused: str | None = None
         self.error: Exception | None = None
 
@@ -186,8 +190,10 @@ class FakeStatuses(Statuses):
         if any(status.state == self.refused for status in statuses):
             raise DatabaseError({"C": "22021", "M": "refused"})
         self.recorded += statuses
-        known = [status for status in statuses if status.release_id not in self.unknown]
-        return Recorded(self.unknown, [News("demo-sensor", status) for status in known])
+        known = [
+            status for status in statuses if status.release_id not in self.unknown and status.mac not in self.strangers
+        ]
+        return Recorded(self.unknown, self.strangers, [News("demo-sensor", status) for status in known])
 
 
 class FakeCheckIns(CheckIns):
@@ -198,10 +204,10 @@ class FakeCheckIns(CheckIns):
         self.error: Exception | None = None
         self.asked: list[dict[str, str | None]] = []
 
-    def check_in(self, *, mac: str, product: str, running_version: str | None) -> Candidate | None:
+    def check_in(self, *, mac: str, product: str, chip: str | None, running_version: str | None) -> Candidate | None:
         if self.error:
             raise self.error
-        self.asked.append({"mac": mac, "product": product, "running_version": running_version})
+        self.asked.append({"mac": mac, "product": product, "chip": chip, "running_version": running_version})
         return self.candidate
 
 

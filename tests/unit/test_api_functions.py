@@ -164,7 +164,9 @@ def test_device_with_an_older_version_gets_the_notification(check):
 def test_device_with_the_current_version_gets_nothing_and_is_recorded(check):
     answer = check("current_version")
     assert (answer["statusCode"], answer["body"]) == (204, "")
-    assert check.devices.asked == [{"mac": "AA:BB:CC:DD:EE:FF", "product": "demo-sensor", "running_version": "1.4.0"}]
+    assert check.devices.asked == [
+        {"mac": "AA:BB:CC:DD:EE:FF", "product": "demo-sensor", "chip": "esp32s3", "running_version": "1.4.0"}
+    ]
 
 
 @pytest.mark.parametrize(("name", "release_id"), [("older_version", "r1"), ("current_version", None)])
@@ -186,6 +188,8 @@ def test_check_in_refuses_in_json_and_records_nothing(check, name, code):
     [
         ("product", "Demo", "product_invalid"),
         ("product", "", "product_invalid"),
+        ("chip", "", "chip_invalid"),
+        ("chip", "ESP32", "chip_invalid"),
         ("version", "", "version_invalid"),
         ("version", "1.0\x00", "version_invalid"),
         ("version", "1" * 65, "version_invalid"),

@@ -76,6 +76,13 @@ def test_malformed_statuses_are_dropped_each_with_its_reason_and_the_good_one_is
     assert ("StatusesDropped", {}, 5) in record.metrics
 
 
+def test_status_of_a_device_for_which_there_is_no_room_is_dropped(record):
+    record.statuses.strangers = {"02:00:00:00:00:02"}
+    assert record("reported") == []
+    assert record.dropped == ["status_device_not_recorded"]
+    assert ("StatusesDropped", {}, 1) in record.metrics
+
+
 def test_status_of_an_unknown_release_is_dropped(record):
     record.statuses.unknown = {"0123456789abcdef" * 2}
     assert record("reported") == []

@@ -87,7 +87,9 @@ class Statuses(Protocol):
 class CheckIns(Protocol):
     """`CheckInStore`."""
 
-    def check_in(self, *, mac: str, product: str, running_version: str | None) -> Candidate | None: ...
+    def check_in(
+        self, *, mac: str, product: str, chip: str | None, running_version: str | None
+    ) -> Candidate | None: ...
 
 
 class Deliveries(Protocol):

@@ -12,7 +12,7 @@ from ota_core.formats.paging import write_cursor
 from ota_core.formats.rfc3339 import format_time
 from ota_core.rules.operator_actions import Situation, allowed_actions
 from ota_core.rules.release_state import ReleaseState
-from ota_core.stores.rollout_store import FLEET_MEMORY_DAYS
+from ota_core.stores.known_devices import IN_FLEET, votes
 
 if TYPE_CHECKING:
     from pg8000.native import Connection
@@ -61,8 +61,8 @@ ORDER BY id DESC LIMIT :more
 # which moves the device from one state to another, or changes nothing.
 _TIMELINE = """
 WITH ranked AS (
-    SELECT mac, reported_at, array_position(CAST(:states AS text[]), state) AS rank
-    FROM device_history WHERE release = :release
+    SELECT device_history.mac, reported_at, array_position(CAST(:states AS text[]), device_history.state) AS rank
+    FROM {votes} AS votes JOIN device_history USING (release, mac)
 ), reports AS (
     SELECT reported_at, rank, max(rank) OVER (
         PARTITION BY mac ORDER BY reported_at, rank ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS earlier
@@ -132,6 +132,7 @@ class OperatorQueries:
         def work(connection: Connection) -> ReleaseDetails:
             release, details = find_release(connection, release_id, _DETAILS)
             rollout = details["rollout"]
+            counted = votes(is_for_whole_fleet=details["target_count"] is None)
             decisions = [
                 row.pop("decision") | row
                 for row in _select(
@@ -151,11 +152,11 @@ class OperatorQueries:
                 ],
                 "decisions": decisions,
                 "expected": decisions[0]["numbers"]["expected"] if rollout and decisions else None,
-                "population": _population(connection, details),
-                "failing": _failing(connection, release),
+                "population": _population(connection, release, details["target_count"]),
+                "failing": _failing(connection, release, counted),
                 "devices": dict(
                     connection.run(
-                        "SELECT state, count(*) FROM device_states WHERE release = :release GROUP BY state",
+                        f"SELECT state, count(*) FROM {counted} AS votes GROUP BY state",  # noqa: S608 - the stores' own
                         release=release,
                     )
                 ),
@@ -179,14 +180,15 @@ class OperatorQueries:
         """
 
         def work(connection: Connection) -> Timeline:
-            release, _ = find_release(connection, release_id, "release_id")
-            rows = connection.run(_TIMELINE, release=release, states=list(DeviceState), steps=_TIMELINE_STEPS)
+            release, counted = _find_votes(connection, release_id)
+            timeline = _TIMELINE.format(votes=counted)
+            rows = connection.run(timeline, release=release, states=list(DeviceState), steps=_TIMELINE_STEPS)
             return {"points": _accumulate(rows)}
 
         return self._database.transaction(work)
 
     def list_devices(self, release_id: str, *, state: str | None, after: str | None, limit: int) -> DevicePage:
-        """A page of a release's devices, by MAC: `devices` and, if there are more, `next`.
+        """A page of a release's devices whose statuses count, by MAC: `devices` and, if there are more, `next`.
 
         Args:
             release_id: of the release.
@@ -202,13 +204,13 @@ class OperatorQueries:
         values = {} if is_failing else {"states": [state] if state else list(DeviceState)}
 
         def work(connection: Connection) -> DevicePage:
-            release, _ = find_release(connection, release_id, "release_id")
+            release, counted = _find_votes(connection, release_id)
             rows = _select(
                 connection,
-                "SELECT upper(mac::text) AS mac, state, progress, reason, running_version, updated_at"  # noqa: S608 - the condition is this module's
-                f" FROM device_states WHERE release = :release AND {wanted}"
+                "SELECT upper(mac::text) AS mac, state, progress, reason, running_version, updated_at"  # noqa: S608 - the parts are the stores'
+                f" FROM {counted} AS votes WHERE {wanted}"
                 " AND (CAST(:after AS macaddr) IS NULL OR mac > CAST(:after AS macaddr))"
-                " ORDER BY device_states.mac LIMIT :more",
+                " ORDER BY votes.mac LIMIT :more",
                 **values,
                 release=release,
                 after=after,
@@ -308,23 +310,32 @@ def _body(action: Action, wave: int | None) -> Row:
     return {"action": action.value} if wave is None else {"action": action.value, "wave": wave}
 
 
-def _population(connection: Connection, release: Row) -> int:
+def _find_votes(connection: Connection, release_id: str) -> tuple[int, str]:
+    """The row id of a release, and what to select from to have the statuses that count for it.
+
+    Raises:
+        UnknownRelease: no release has this id.
+    """
+    release, found = find_release(connection, release_id, "target_count")
+    return release, votes(is_for_whole_fleet=found["target_count"] is None)
+
+
+def _population(connection: Connection, release: int, target_count: int | None) -> int:
     """How many known devices the release is for."""
-    if release["target_count"] is not None:
-        return int(release["target_count"])
+    if target_count is not None:
+        return target_count
     [(known,)] = connection.run(
-        "SELECT count(*) FROM devices WHERE product = :product AND last_seen_at > now() - make_interval(days => :days)",
-        product=release["product"],
-        days=FLEET_MEMORY_DAYS,
+        f"SELECT count(*) FROM releases JOIN devices ON {IN_FLEET} WHERE releases.id = :release",  # noqa: S608 - the stores' own
+        release=release,
     )
     return int(known)
 
 
-def _failing(connection: Connection, release: int) -> Failing:
+def _failing(connection: Connection, release: int, counted: str) -> Failing:
     """How many devices count as failed, and the reasons that they gave, the most frequent first."""
     rows = connection.run(
-        "SELECT state, reason, count(*), CAST(sum(count(*)) OVER () AS bigint) FROM device_states"  # noqa: S608 - the condition is this module's
-        f" WHERE release = :release AND {_COUNTS_AS_FAILED} GROUP BY state, reason ORDER BY 3 DESC, 1, 2 LIMIT :most",
+        f"SELECT state, reason, count(*), CAST(sum(count(*)) OVER () AS bigint) FROM {counted} AS votes"  # noqa: S608 - the stores' own
+        f" WHERE {_COUNTS_AS_FAILED} GROUP BY state, reason ORDER BY 3 DESC, 1, 2 LIMIT :most",
         release=release,
         most=_MAX_REASONS,
     )

@@ -10,6 +10,7 @@ from ota_core.formats.device_status import FAILING, DeviceState
 from ota_core.formats.rollout_plan import Rollout, parse_rollout
 from ota_core.rules.release_state import ReleaseState
 from ota_core.rules.rollout import Abort, Complete, Progress, Step, describe_numbers, describe_step, next_step
+from ota_core.stores.known_devices import reached
 from ota_core.stores.release_store import ReleaseSuperseded
 
 if TYPE_CHECKING:
@@ -20,27 +21,15 @@ if TYPE_CHECKING:
     from ota_core.formats import contracts
     from ota_core.stores.database import Database
 
-# A device that was not seen for this long is not part of the fleet that a wave is expected to reach.
-FLEET_MEMORY_DAYS = 30
 # One statement, so that all counts are of the same moment: statuses keep arriving.
 _COUNT = """
-SELECT * FROM (
-    SELECT count(*), count(*) FILTER (WHERE {proven}), count(device_states.mac),
-        count(*) FILTER (WHERE device_states.state = ANY(:ended))
-    FROM {told} AS told LEFT JOIN device_states ON device_states.release = :release AND device_states.mac = told.mac
-    WHERE {reached} AND in_cohort(:release_id, told.mac, :percent)
-) AS of_the_reached, (
-    SELECT count(*) FILTER (WHERE state = :installed), count(*) FILTER (WHERE counts_as_failed(state, reason))
-    FROM device_states WHERE release = :release
-) AS of_all
+SELECT count(*), count(*) FILTER (WHERE {proven}), count(said.mac), count(*) FILTER (WHERE said.state = ANY(:ended)),
+    count(*) FILTER (WHERE said.state = :installed), count(*) FILTER (WHERE counts_as_failed(said.state, said.reason))
+{reached}
 """
-# Anyone with the API key can check in for any MAC; a status takes the device's certificate.
-_COUNT_IN_FLEET = _COUNT.format(
-    told="devices",
-    proven="EXISTS (SELECT FROM device_states AS proof WHERE proof.mac = told.mac)",
-    reached=f"product = :product AND last_seen_at > now() - interval '{FLEET_MEMORY_DAYS:d} days'",
-)
-_COUNT_IN_LIST = _COUNT.format(told="release_targets", proven="true", reached="told.release = :release")
+# Anyone with the API key can check in for any MAC; to speak for a line takes the device's certificate.
+_COUNT_IN_FLEET = _COUNT.format(proven="devices.proven_product IS NOT NULL", reached=reached(is_for_whole_fleet=True))
+_COUNT_IN_LIST = _COUNT.format(proven="true", reached=reached(is_for_whole_fleet=False))
 _ENDED = [state.value for state in (*FAILING, DeviceState.INSTALLED)]
 
 
@@ -102,7 +91,7 @@ def _advance(
 ) -> Advance:
     rows = connection.run(
         "SELECT id, execution_arn, product, version, state, rollout, waves_published, wave_published_at, is_paused,"
-        " is_promoted, is_aborted, cohort_percent, target_count IS NULL, drop_members FROM releases"
+        " is_promoted, is_aborted, target_count IS NULL, drop_members FROM releases"
         " WHERE release_id = :release_id FOR NO KEY UPDATE",
         release_id=release_id,
     )
@@ -120,7 +109,6 @@ def _advance(
         is_paused,
         is_promoted,
         is_aborted,
-        percent,
         is_for_whole_fleet,
         drop_members,
     ) = rows[0]
@@ -131,8 +119,8 @@ def _advance(
     rollout = parse_rollout(plan) if plan else None
     if published_wave is not None and published_wave == waves_published + 1:
         waves_published, published_at, is_promoted = published_wave, now, False
-        percent = _record_wave(connection, release, rollout, published_wave, now)
-    counts = _counts(connection, release, release_id, product, percent, is_for_whole_fleet) if rollout else {}
+        _record_wave(connection, release, rollout, published_wave, now)
+    counts = _counts(connection, release, is_for_whole_fleet) if rollout else {}
     numbers = Progress(
         waves_published=waves_published,
         published_at=published_at,
@@ -155,28 +143,21 @@ def _advance(
     )
 
 
-def _record_wave(connection: Connection, release: int, rollout: Rollout | None, wave: int, now: datetime) -> float:
-    percent = rollout.waves[wave - 1].percent if rollout else 100.0
+def _record_wave(connection: Connection, release: int, rollout: Rollout | None, wave: int, now: datetime) -> None:
     connection.run(
         "UPDATE releases SET waves_published = :wave, cohort_percent = :percent, wave_published_at = :now,"
         " is_promoted = false WHERE id = :id",
         wave=wave,
-        percent=percent,
+        percent=rollout.waves[wave - 1].percent if rollout else 100.0,
         now=now,
         id=release,
     )
-    return percent
 
 
-def _counts(
-    connection: Connection, release: int, release_id: str, product: str, percent: float, is_for_whole_fleet: bool
-) -> dict[str, int]:
+def _counts(connection: Connection, release: int, is_for_whole_fleet: bool) -> dict[str, int]:
     [(expected, proven, reported, ended, installed, failed)] = connection.run(
         _COUNT_IN_FLEET if is_for_whole_fleet else _COUNT_IN_LIST,
-        product=product,
         release=release,
-        release_id=release_id,
-        percent=percent,
         ended=_ENDED,
         installed=DeviceState.INSTALLED.value,
     )

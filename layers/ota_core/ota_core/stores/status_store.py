@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ota_core.formats.device_status import DeviceState
+from ota_core.stores.known_devices import HAS_ROOM, MAX_DEVICES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,15 +27,17 @@ _MAX_SAID = 50
 # Devices first, ordered by MAC, and everything else only when all are locked (`count(*)` reads `seen` to its end): from
 # then on no other transaction records these devices. ON CONFLICT finds the current row, whenever the statement began.
 _RECORD = f"""
-WITH messages AS (
+WITH sent AS (
     SELECT number, releases.release_id, releases.id AS release, releases.product, CAST(item ->> 1 AS macaddr) AS mac,
         item ->> 2 AS state, CAST(item ->> 3 AS smallint) AS progress, item ->> 4 AS reason,
-        item ->> 5 AS running_version, CAST(item ->> 6 AS timestamptz) AS received_at
-    FROM jsonb_array_elements(CAST(:messages AS jsonb)) WITH ORDINALITY AS sent (item, number)
+        item ->> 5 AS running_version, CAST(item ->> 6 AS timestamptz) AS received_at,
+        {HAS_ROOM} OR EXISTS (SELECT FROM devices WHERE mac = CAST(item ->> 1 AS macaddr)) AS is_recorded
+    FROM jsonb_array_elements(CAST(:messages AS jsonb)) WITH ORDINALITY AS listed (item, number)
     JOIN releases ON releases.release_id = item ->> 0
+), messages AS (
+    SELECT * FROM sent WHERE is_recorded
 ), seen AS (
-    INSERT INTO devices (mac, product, last_seen_at)
-    SELECT mac, (array_agg(product ORDER BY release DESC))[1], max(received_at) FROM messages GROUP BY mac ORDER BY mac
+    INSERT INTO devices (mac, last_seen_at) SELECT mac, max(received_at) FROM messages GROUP BY mac ORDER BY mac
     ON CONFLICT (mac) DO UPDATE SET last_seen_at = greatest(devices.last_seen_at, EXCLUDED.last_seen_at)
     RETURNING mac
 ), locked AS (
@@ -76,12 +79,13 @@ WITH messages AS (
         AND messages.running_version IS NOT DISTINCT FROM said.running_version
     GROUP BY said.mac, said.release, said.state, said.reason, said.running_version, said.is_new
 )
-SELECT (SELECT coalesce(json_object_agg(DISTINCT release_id, product), '{{}}') FROM messages),
+SELECT (SELECT coalesce(json_object_agg(DISTINCT release_id, product), '{{}}') FROM sent),
+    (SELECT coalesce(json_agg(mac), '[]') FROM sent WHERE NOT is_recorded),
     coalesce(json_agg(number), '[]'), coalesce(json_agg(number) FILTER (WHERE is_new), '[]')
 FROM numbered
 """  # noqa: S608 - the words are ours
-# What a device runs, and its product, follow from the latest release that it reported and the highest state there, in
-# whatever order its reports arrived. A release that it rejected may be another product's.
+# What a device runs follows from the latest release that it reported and the highest state there, and its line from all
+# that it said (migration 0009): in whatever order its reports arrived.
 _UPDATE_DEVICES = f"""
 UPDATE devices SET
     running_version = coalesce((
@@ -89,11 +93,11 @@ UPDATE devices SET
         WHERE device_history.mac = devices.mac AND running_version IS NOT NULL
         ORDER BY release DESC, array_position({_ORDER}, state) DESC, last_reported_at DESC LIMIT 1
     ), running_version),
-    product = (
-        SELECT releases.product FROM device_states JOIN releases ON releases.id = device_states.release
-        WHERE device_states.mac = devices.mac ORDER BY device_states.state = 'rejected', release DESC LIMIT 1
-    )
-WHERE mac = ANY(CAST(:macs AS macaddr[]))
+    product = coalesce(line.product, devices.product), chip = coalesce(line.chip, devices.chip),
+    proven_product = line.product, proven_chip = line.chip, proven_since = coalesce(line.since, '-infinity')
+FROM unnest(CAST(:macs AS macaddr[])) AS changed (mac)
+    LEFT JOIN proven_lines(CAST(:macs AS macaddr[])) AS line USING (mac)
+WHERE devices.mac = changed.mac
 """  # noqa: S608 - the words are ours
 
 
@@ -111,10 +115,12 @@ class Recorded:
 
     Attributes:
         unknown: the ids of releases that do not exist; nothing was recorded for them.
+        strangers: MACs that were not known, when MAX_DEVICES are; nothing was recorded for them.
         news: what had not been said before, in no particular order.
     """
 
     unknown: set[str]
+    strangers: set[str]
     news: list[News]
 
 
@@ -146,12 +152,13 @@ class StatusStore:
         )
 
         def work(connection: Connection) -> Recorded:
-            [[products, said, new]] = connection.run(_RECORD, messages=messages)
+            [[products, strangers, said, new]] = connection.run(_RECORD, messages=messages, max_devices=MAX_DEVICES)
             if said:
                 # In a statement of its own, which sees what the first one wrote.
                 connection.run(_UPDATE_DEVICES, macs=f"{{{','.join({statuses[number].mac for number in said})}}}")
             return Recorded(
                 unknown={status.release_id for status in statuses} - products.keys(),
+                strangers={mac.upper() for mac in strangers},
                 news=[News(products[statuses[number].release_id], statuses[number]) for number in new],
             )
 
