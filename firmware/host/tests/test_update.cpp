@@ -120,7 +120,7 @@ TEST_F(Update, ChecksInOnBootAndEveryHourOrSo) {
     std::size_t check_ins = 0;
     for (const FakeServer::Seen& request : world.server.requests) {
         EXPECT_EQ(request.url,
-                  "http://api.test/v1/devices/AA:BB:CC:DD:EE:01/update?product=sensor&version=1.0.0");
+                  "http://api.test/v1/devices/AA:BB:CC:DD:EE:01/update?product=sensor&chip=esp32&version=1.0.0");
         ++check_ins;
     }
     EXPECT_GE(check_ins, 10U);

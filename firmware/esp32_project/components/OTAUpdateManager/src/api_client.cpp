@@ -109,7 +109,9 @@ Reason ApiClient::check_in(std::string_view running_version, HeapText& body) {
     url.append("/devices/")
         .append(format_mac(config_.mac))
         .append("/update?product=")
-        .append(config_.product);
+        .append(config_.product)
+        .append("&chip=")
+        .append(config_.chip);
     url.append("&version=").append(encode_query(running_version));
     HttpResponseHead head;
     Reason reason = get(url.c_str(), "application/json", nullptr, true, head);
