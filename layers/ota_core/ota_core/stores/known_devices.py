@@ -45,7 +45,7 @@ WHERE releases.id = :release AND in_cohort(releases.release_id, listed.mac, rele
 
 
 def reached(*, is_for_whole_fleet: bool) -> str:
-    """FROM and WHERE of a statement about `:release`: the devices that it reached, and what counts of them as `said`."""
+    """FROM and WHERE of a statement about `:release`: the devices that it reached, and as `said` what counts of it."""
     return _REACHED_IN_FLEET if is_for_whole_fleet else _REACHED_IN_LIST
 
 

@@ -10,7 +10,7 @@ from ota_core.formats.device_status import DeviceState
 from ota_core.stores.known_devices import HAS_ROOM, MAX_DEVICES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from pg8000.native import Connection
 
@@ -28,7 +28,8 @@ _MAX_SAID = 50
 # then on no other transaction records these devices. ON CONFLICT finds the current row, whenever the statement began.
 _RECORD = f"""
 WITH sent AS (
-    SELECT number, releases.release_id, releases.id AS release, releases.product, CAST(item ->> 1 AS macaddr) AS mac,
+    SELECT number, releases.release_id, releases.id AS release, releases.product, releases.chip,
+        CAST(item ->> 1 AS macaddr) AS mac,
         item ->> 2 AS state, CAST(item ->> 3 AS smallint) AS progress, item ->> 4 AS reason,
         item ->> 5 AS running_version, CAST(item ->> 6 AS timestamptz) AS received_at,
         {HAS_ROOM} OR EXISTS (SELECT FROM devices WHERE mac = CAST(item ->> 1 AS macaddr)) AS is_recorded
@@ -39,7 +40,7 @@ WITH sent AS (
 ), seen AS (
     INSERT INTO devices (mac, last_seen_at) SELECT mac, max(received_at) FROM messages GROUP BY mac ORDER BY mac
     ON CONFLICT (mac) DO UPDATE SET last_seen_at = greatest(devices.last_seen_at, EXCLUDED.last_seen_at)
-    RETURNING mac
+    RETURNING mac, proven_product, proven_chip, proven_since
 ), locked AS (
     SELECT count(*) FROM seen
 ), raised AS (
@@ -81,11 +82,15 @@ WITH sent AS (
 )
 SELECT (SELECT coalesce(json_object_agg(DISTINCT release_id, product), '{{}}') FROM sent),
     (SELECT coalesce(json_agg(mac), '[]') FROM sent WHERE NOT is_recorded),
-    coalesce(json_agg(number), '[]'), coalesce(json_agg(number) FILTER (WHERE is_new), '[]')
+    coalesce(json_agg(number), '[]'), coalesce(json_agg(number) FILTER (WHERE is_new), '[]'),
+    -- Not of the one line that it always spoke for.
+    (SELECT coalesce(json_agg(DISTINCT mac), '[]') FROM messages JOIN seen USING (mac)
+        WHERE (product, chip, '-infinity') IS DISTINCT FROM (proven_product, proven_chip, proven_since))
 FROM numbered
 """  # noqa: S608 - the words are ours
 # What a device runs follows from the latest release that it reported and the highest state there, and its line from all
-# that it said (migration 0009): in whatever order its reports arrived.
+# that it said (migration 0009), in whatever order its reports arrived. While it says nothing about another line, that
+# need not be read.
 _UPDATE_DEVICES = f"""
 UPDATE devices SET
     running_version = coalesce((
@@ -93,10 +98,13 @@ UPDATE devices SET
         WHERE device_history.mac = devices.mac AND running_version IS NOT NULL
         ORDER BY release DESC, array_position({_ORDER}, state) DESC, last_reported_at DESC LIMIT 1
     ), running_version),
-    product = coalesce(line.product, devices.product), chip = coalesce(line.chip, devices.chip),
-    proven_product = line.product, proven_chip = line.chip, proven_since = coalesce(line.since, '-infinity')
+    product = coalesce(line.product, proven_product, devices.product),
+    chip = coalesce(line.chip, proven_chip, devices.chip),
+    proven_product = coalesce(line.product, proven_product),
+    proven_chip = coalesce(line.chip, proven_chip),
+    proven_since = coalesce(line.since, proven_since)
 FROM unnest(CAST(:macs AS macaddr[])) AS changed (mac)
-    LEFT JOIN proven_lines(CAST(:macs AS macaddr[])) AS line USING (mac)
+    LEFT JOIN proven_lines(CAST(:unsettled AS macaddr[])) AS line USING (mac)
 WHERE devices.mac = changed.mac
 """  # noqa: S608 - the words are ours
 
@@ -152,10 +160,13 @@ class StatusStore:
         )
 
         def work(connection: Connection) -> Recorded:
-            [[products, strangers, said, new]] = connection.run(_RECORD, messages=messages, max_devices=MAX_DEVICES)
+            [[products, strangers, said, new, unsettled]] = connection.run(
+                _RECORD, messages=messages, max_devices=MAX_DEVICES
+            )
             if said:
                 # In a statement of its own, which sees what the first one wrote.
-                connection.run(_UPDATE_DEVICES, macs=f"{{{','.join({statuses[number].mac for number in said})}}}")
+                macs = {statuses[number].mac for number in said}
+                connection.run(_UPDATE_DEVICES, macs=_array(macs), unsettled=_array(unsettled))
             return Recorded(
                 unknown={status.release_id for status in statuses} - products.keys(),
                 strangers={mac.upper() for mac in strangers},
@@ -163,3 +174,8 @@ class StatusStore:
             )
 
         return self._database.transaction(work)
+
+
+def _array(macs: Iterable[str]) -> str:
+    """In PostgreSQL's own form, which costs less than a list."""
+    return f"{{{','.join(macs)}}}"
