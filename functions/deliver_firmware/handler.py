@@ -1,4 +1,4 @@
-"""DeliverFirmware: `GET` and `HEAD /firmware/{product}/{version}`, an image or a part of it."""
+"""DeliverFirmware: `GET` and `HEAD /firmware/{product}/{version}?release=&mac=`, an image or a part of it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.config import Config
 from ota_core.formats.preconditions import Conditions
+from ota_core.formats.targets import normalise_mac
 from ota_core.http.api_gateway import (
     RequestRefused,
     answer,
@@ -18,6 +19,7 @@ from ota_core.http.api_gateway import (
     answer_nothing,
     header,
     path_parameter,
+    query_parameter,
 )
 from ota_core.runtime.aws_errors import is_aws_error
 from ota_core.runtime.environment import read_environment
@@ -58,16 +60,22 @@ logger = Logger()
 
 @logger.inject_lambda_context
 def lambda_handler(event: contracts.ApiRequest, context: LambdaContext) -> contracts.ApiAnswer:
-    """Answer a request for the image of `product` and `version` (path)."""
+    """Answer a request of the device `mac` for the image of `release` (query), of `product` and `version` (path)."""
     return answer(event, deliver, logger, is_outage, is_aws_error)
 
 
 def deliver(event: contracts.ApiRequest) -> contracts.ApiAnswer:
     """Read the request, deliver, shape the answer."""
     product, version = path_parameter(event, "product"), path_parameter(event, "version")
+    given = query_parameter(event, "mac")
+    mac = None if given is None else normalise_mac(given)
+    if given is not None and mac is None:
+        raise RequestRefused(400, "mac_invalid", "The parameter mac is no MAC address; expected AABBCCDDEEFF.")
     request = FirmwareRequest(
         product=product,
         version=version,
+        release_id=query_parameter(event, "release"),
+        mac=mac,
         is_head=event["httpMethod"] == "HEAD",
         range=header(event, "Range"),
         conditions=Conditions(

@@ -9,6 +9,7 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from urllib.parse import urlsplit
 
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
@@ -62,7 +63,8 @@ def test_notification_is_what_the_contract_says(cloud, pipeline, fleet_release):
         "release_id": fleet_release.drop.release_id,
         "product": fleet_release.product,
         "version": "1.2.0+5",
-        "url": f"{cloud.outputs['ApiUrl']}/firmware/{fleet_release.product}/1.2.0%2B5",
+        "url": f"{cloud.outputs['ApiUrl']}/firmware/{fleet_release.product}/1.2.0%2B5"
+        f"?release={fleet_release.drop.release_id}",
         "size": len(real_image()),
         "sha256": manifest["firmware"]["sha256"],
         "signature": manifest["firmware"]["signature"],
@@ -222,7 +224,7 @@ def test_auto_is_the_next_patch_after_the_latest_version(pipeline, product):
         pipeline.release(f"{product}/app", make_drop(product=product, version=version, image=app_image()))
     assert [row["version"] for row in pipeline.releases(product)] == ["0.0.1", "0.0.2", "1.4.0", "1.4.1"]
     last = pipeline.heard_of_product(product)[-1].json
-    assert (last["version"], last["url"].rsplit("/", 1)[1]) == ("1.4.1", "1.4.1")
+    assert (last["version"], urlsplit(last["url"]).path.rsplit("/", 1)[1]) == ("1.4.1", "1.4.1")
 
 
 def test_concurrent_drops_get_versions_without_gap_or_duplicate(pipeline, product):

@@ -144,6 +144,8 @@ def test_patterns_are_those_of_the_code(project, mac):
     ]
     assert (re.search(pattern, mac) is not None) == (targets.normalise_mac(mac) is not None)
     assert operator["components"]["parameters"]["Mac"]["schema"]["pattern"] == pattern
+    download = definition["paths"]["/firmware/{product}/{version}"]["parameters"]
+    assert [parameter["schema"]["pattern"] for parameter in download if parameter["name"] == "mac"] == [pattern]
 
 
 @pytest.mark.parametrize("product", ["p", "demo-sensor", "-p", "P", "a" * 63, "a" * 64, "", "status", "status-lamp"])

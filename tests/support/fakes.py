@@ -29,7 +29,7 @@ from ota_core.rules.check_in import Candidate
 from ota_core.rules.operator_actions import Action
 from ota_core.rules.rollout import in_cohort
 from ota_core.stages.publication import Notifier
-from ota_core.stores.delivery_store import ReleasedImage, Withdrawn
+from ota_core.stores.delivery_store import NotOffered, NotStarted, ReleasedImage, Withdrawn
 from ota_core.stores.firmware_store import FirmwareStore
 from ota_core.stores.image_store import StoredImage
 from ota_core.stores.interfaces import (
@@ -103,6 +103,7 @@ class FakeWaves(Waves):
         self.releases: dict[str, StoredRelease] = {}
         self.tagged = {"beta": ["02:00:00:00:00:01"]}
         self.recorded: dict[str, list[str]] = {}
+        self.reached: dict[str, float] = {}
         self.standing: dict[str | None, StoredRelease] = {}
         self.attempts = 1
 
@@ -129,6 +130,11 @@ class FakeWaves(Waves):
         if execution != self.owner:
             raise ReleaseSuperseded(release_id)
         return self.releases[release_id]
+
+    def open_wave(self, release_id: str, execution: str, percent: float) -> StoredRelease:
+        release = self.read(release_id, execution)
+        self.reached[release_id] = percent
+        return release
 
     def record_listed_devices(self, release_id: str, execution: str, chunks: Callable[[], Iterable[bytes]]) -> None:
         self.read(release_id, execution)
@@ -214,13 +220,15 @@ class FakeCheckIns(CheckIns):
 class FakeDeliveries(Deliveries):
     """Finds `released`, by product and version."""
 
-    def __init__(self, released: dict[tuple[str, str], ReleasedImage | Withdrawn]) -> None:
+    def __init__(self, released: dict[tuple[str, str], ReleasedImage | Withdrawn | NotStarted | NotOffered]) -> None:
         self.released = released
         self.error: Exception | None = None
-        self.asked: list[tuple[str, str]] = []
+        self.asked: list[dict[str, str | None]] = []
 
-    def find(self, product: str, version: str) -> ReleasedImage | Withdrawn | None:
-        self.asked.append((product, version))
+    def find(
+        self, product: str, version: str, *, release_id: str | None, mac: str | None
+    ) -> ReleasedImage | Withdrawn | NotStarted | NotOffered | None:
+        self.asked.append({"product": product, "version": version, "release_id": release_id, "mac": mac})
         if self.error:
             raise self.error
         return self.released.get((product, version))

@@ -126,6 +126,24 @@ def test_delivery_refuses_in_json(deliver, name, status, code):
     assert (answer["statusCode"], code_of(answer)) == (status, code)
 
 
+def test_release_and_device_are_those_of_the_query(deliver):
+    deliver("chunk")
+    deliver("whole")
+    assert [(asked["release_id"], asked["mac"]) for asked in deliver.releases.asked] == [
+        ("0123456789abcdef" * 2, "AA:BB:CC:DD:EE:FF"),
+        (None, None),
+    ]
+
+
+@pytest.mark.parametrize("mac", ["", "AABBCCDDEEF", "AA:BB-CC:DD:EE:FF", "' OR 1=1", "é"])
+def test_delivery_refuses_what_is_no_mac(deliver, mac):
+    asked = read_event("deliver_firmware", "chunk")
+    asked["queryStringParameters"]["mac"] = mac
+    answer = deliver.handler.lambda_handler(asked, CONTEXT)
+    assert (answer["statusCode"], code_of(answer)) == (400, "mac_invalid")
+    assert deliver.releases.asked == []
+
+
 @pytest.mark.parametrize(
     ("releases_error", "images_error", "status", "code"),
     [
@@ -157,7 +175,8 @@ def test_device_with_an_older_version_gets_the_notification(check):
     assert notification["release_id"] == "r1"
     assert notification["manifest"] == json.loads(check.drop.manifest)
     assert (
-        notification["url"] == "https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/v1/firmware/demo-sensor/1.4.0"
+        notification["url"]
+        == "https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/v1/firmware/demo-sensor/1.4.0?release=r1"
     )
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ota_core.formats.preconditions import Conditions, format_http_date
 from ota_core.stages.delivery import MAX_CONTENT_BYTES, Delivery, DownloadRefused, FirmwareRequest
-from ota_core.stores.delivery_store import ReleasedImage, Withdrawn
+from ota_core.stores.delivery_store import NotOffered, NotStarted, ReleasedImage, Withdrawn
 from ota_core.stores.image_store import StoredImage
 from support.fakes import FakeDeliveries, FakeImages
 
@@ -19,14 +19,24 @@ NOW = RELEASED_AT + timedelta(hours=1)
 
 def delivery_of(content, *, size=None, redirects=False):
     image = StoredImage("releases/p/1.0.0/x.bin", "v1", size or len(content), hashlib.sha256(content).hexdigest())
-    releases = FakeDeliveries({("p", "1.0.0"): ReleasedImage(image, RELEASED_AT), ("p", "0.9.0"): Withdrawn()})
+    releases = FakeDeliveries(
+        {
+            ("p", "1.0.0"): ReleasedImage(image, RELEASED_AT),
+            ("p", "0.9.0"): Withdrawn(),
+            ("p", "2.0.0"): NotStarted(NOW + timedelta(days=1)),
+            ("p", "2.1.0"): NotStarted(None),
+            ("p", "2.2.0"): NotOffered(),
+        }
+    )
     return Delivery(releases, FakeImages(content), redirects=redirects), releases
 
 
-def request(version="1.0.0", *, product="p", is_head=False, range_header=None, **conditions):
+def request(version="1.0.0", *, product="p", release_id=None, mac=None, is_head=False, range_header=None, **conditions):
     return FirmwareRequest(
         product=product,
         version=version,
+        release_id=release_id,
+        mac=mac,
         is_head=is_head,
         range=range_header,
         conditions=Conditions(**conditions),
@@ -126,6 +136,39 @@ def test_what_was_never_released_is_unknown(product, version):
     assert refused(delivery, request(version, product=product)).status == 404
 
 
+@pytest.mark.parametrize(
+    ("version", "seconds", "moment"), [("2.0.0", 86_400, "2026-03-08T09:09:10Z"), ("2.1.0", 60, "2026-03-07T09:10:10Z")]
+)
+def test_release_that_has_not_started_says_when_to_ask_again(version, seconds, moment):
+    delivery, _ = delivery_of(b"image")
+    refusal = refused(delivery, request(version))
+    assert (refusal.status, refusal.code) == (404, "firmware_not_started")
+    assert refusal.headers == {"Retry-After": str(seconds)}
+    assert moment in refusal.message
+
+
+def test_release_for_others_is_not_offered():
+    delivery, _ = delivery_of(b"image")
+    refusal = refused(delivery, request("2.2.0", mac="02:00:00:00:00:01"))
+    assert (refusal.status, refusal.code) == (404, "firmware_not_offered")
+    assert "02:00:00:00:00:01" in refusal.message
+
+
+def test_release_and_device_decide_beside_the_version():
+    delivery, releases = delivery_of(b"image")
+    delivery.deliver(request(release_id="0" * 32, mac="02:00:00:00:00:01"))
+    delivery.deliver(request())
+    named = {"product": "p", "version": "1.0.0", "release_id": "0" * 32, "mac": "02:00:00:00:00:01"}
+    assert releases.asked == [named, named | {"release_id": None, "mac": None}]
+
+
+@pytest.mark.parametrize("release_id", ["", "0" * 31, "0" * 33, "G" * 32, "A" * 32, "' OR 1=1"])
+def test_database_is_not_asked_for_what_is_no_release_id(release_id):
+    delivery, releases = delivery_of(b"image")
+    assert refused(delivery, request(release_id=release_id)).code == "firmware_unknown"
+    assert releases.asked == []
+
+
 @pytest.mark.parametrize("version", ["..", "1.0", "1.0.0/..", "1.0.0\0", "auto", "1.0.0" + "0" * 100])
 def test_database_is_not_asked_for_what_cannot_be_released(version):
     delivery, releases = delivery_of(b"image")
@@ -139,7 +182,7 @@ def test_what_does_not_fit_an_answer_is_redirected(range_header):
     answer = delivery.deliver(request(range_header=range_header))
     assert (answer.status, answer.content) == (307, None)
     assert answer.headers == {
-        "Location": "https://bucket.example/releases/p/1.0.0/x.bin?for=300",
+        "Location": "https://bucket.example/releases/p/1.0.0/x.bin?for=60",
         "Cache-Control": "no-store",
     }
 

@@ -37,7 +37,7 @@ def test_notification_says_what_the_contract_names():
         "release_id": drop.release_id,
         "product": "demo-sensor",
         "version": "1.4.0",
-        "url": "https://api.example/v1/firmware/demo-sensor/1.4.0",
+        "url": f"https://api.example/v1/firmware/demo-sensor/1.4.0?release={drop.release_id}",
         "size": 4096,
         "sha256": said["sha256"],
         "signature": base64.b64encode(key().sign(IMAGE)).decode(),
@@ -47,8 +47,8 @@ def test_notification_says_what_the_contract_names():
 
 
 def test_url_of_a_version_with_build_metadata_is_encoded():
-    url = notification.download_url("https://api.example/v1", "demo-sensor", "1.2.0+5")
-    assert url == "https://api.example/v1/firmware/demo-sensor/1.2.0%2B5"
+    url = notification.download_url("https://api.example/v1", "demo-sensor", "1.2.0+5", "0" * 32)
+    assert url == f"https://api.example/v1/firmware/demo-sensor/1.2.0%2B5?release={'0' * 32}"
 
 
 def test_devices_get_the_signed_envelope_and_nothing_that_was_slipped_into_it():

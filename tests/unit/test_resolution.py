@@ -33,7 +33,7 @@ def test_fleet_is_told_by_one_retained_message_on_each_of_its_topics(store, wave
     assert (batch["topics"], batch["retain"]) == (["/u", "/u/product/demo-sensor"], True)
     told = json.loads(batch["payload"])
     assert told["release_id"] == release.release_id
-    assert told["url"] == "https://api.example/v1/firmware/demo-sensor/1.4.0"
+    assert told["url"] == f"https://api.example/v1/firmware/demo-sensor/1.4.0?release={release.release_id}"
     assert "cohort" not in told
 
 
@@ -42,6 +42,14 @@ def test_fleet_is_told_which_of_its_devices_a_wave_is_for(store, waves, resoluti
     index = resolution.resolve_wave(release.release_id, "first", wave=2, percent=10, earlier_percent=1)
     [batch] = batches_of(store, index)
     assert json.loads(batch["payload"])["cohort"] == {"percent": 10, "salt": release.release_id}
+
+
+def test_devices_of_a_wave_may_download_when_they_are_told(waves, resolution):
+    release = waves.release()
+    resolution.resolve_wave(release.release_id, "first", wave=2, percent=10, earlier_percent=1)
+    assert waves.reached == {release.release_id: 10}
+    resolution.resolve_withdrawal(release.release_id, "first")
+    assert waves.reached == {release.release_id: 10}
 
 
 def test_listed_devices_are_told_in_batches_of_a_thousand(store, waves, resolution):

@@ -38,7 +38,7 @@ def write_notification(
             "release_id": release_id,
             "product": manifest.product,
             "version": version,
-            "url": download_url(api_url, manifest.product, version),
+            "url": download_url(api_url, manifest.product, version, release_id),
             "size": manifest.image_size,
             "sha256": manifest.image_sha256,
             "signature": base64.b64encode(manifest.image_signature).decode(),
@@ -74,9 +74,12 @@ def check_fits_device(manifest: Manifest, envelope: bytes) -> None:
         )
 
 
-def download_url(api_url: str, product: str, version: str) -> str:
-    """The URL of a version's image; the `+` of build metadata is encoded."""
-    return f"{api_url}/firmware/{quote(product)}/{quote(version, safe='')}"
+def download_url(api_url: str, product: str, version: str, release_id: str) -> str:
+    """The URL of a release's image; the `+` of build metadata is encoded.
+
+    It names the release, because two releases may have one version, and only one of them may be withdrawn.
+    """
+    return f"{api_url}/firmware/{quote(product)}/{quote(version, safe='')}?release={release_id}"
 
 
 def fleet_topics(prefix: str, product: str) -> list[str]:

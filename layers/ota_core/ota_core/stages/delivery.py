@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from ota_core.errors import OtaError
 from ota_core.formats.byte_range import ByteRange, Unsatisfiable, requested_range
 from ota_core.formats.manifest import is_product
 from ota_core.formats.preconditions import Conditions, Validators, Verdict, evaluate, format_http_date, range_applies
+from ota_core.formats.release_id import is_release_id
+from ota_core.formats.rfc3339 import format_time
 from ota_core.formats.versions import is_version
-from ota_core.stores.delivery_store import Withdrawn
+from ota_core.stores.delivery_store import NotOffered, NotStarted, Withdrawn
 
 if TYPE_CHECKING:
     from ota_core.stores.delivery_store import ReleasedImage
@@ -21,15 +23,26 @@ if TYPE_CHECKING:
 # Lambda answers with at most 6 MB, and base64 adds a third
 # (https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html).
 MAX_CONTENT_BYTES = 4_500_000
-REDIRECT_SECONDS = 300
+# A presigned URL outlives a withdrawal by this much.
+REDIRECT_SECONDS = 60
+# When to ask again for a release that is about to start.
+_SOON = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FirmwareRequest:
-    """A GET or HEAD of an image; `now` is aware."""
+    """A GET or HEAD of an image.
+
+    Attributes:
+        release_id: the release whose image it is; None: the newest one of the version.
+        mac: the device that asks, as `AA:BB:CC:DD:EE:FF`; None: somebody else.
+        now: aware.
+    """
 
     product: str
     version: str
+    release_id: str | None
+    mac: str | None
     is_head: bool
     range: str | None
     conditions: Conditions
@@ -74,7 +87,7 @@ class Delivery:
             DownloadRefused: 404, 410, 412 or 416.
             ImageDamaged: what is stored is not what was released.
         """
-        released = self._find(request.product, request.version)
+        released = self._find(request)
         image = released.image
         validators = Validators(f'"{image.sha256}"', released.released_at)
         headers = {
@@ -99,20 +112,37 @@ class Delivery:
             return Delivered(200, headers | {"Content-Length": str(image.size)})
         return self._content(image, _part(request, image, validators, headers), headers)
 
-    def _find(self, product: str, version: str) -> ReleasedImage:
-        if is_product(product) and is_version(version):
-            released = self._releases.find(product, version)
-            if isinstance(released, Withdrawn):
+    def _find(self, request: FirmwareRequest) -> ReleasedImage:
+        product, version = request.product, request.version
+        found = None
+        if (
+            is_product(product)
+            and is_version(version)
+            and (request.release_id is None or is_release_id(request.release_id))
+        ):
+            found = self._releases.find(product, version, release_id=request.release_id, mac=request.mac)
+        match found:
+            case None:
+                raise DownloadRefused(
+                    404,
+                    "firmware_unknown",
+                    f"There is no such release {version[:64]!r} of {product[:63]!r}."
+                    " Use the URL from a notification unchanged.",
+                )
+            case Withdrawn():
                 raise DownloadRefused(
                     410, "release_withdrawn", f"{product} {version} was withdrawn. Check for an update again."
                 )
-            if released is not None:
-                return released
-        raise DownloadRefused(
-            404,
-            "firmware_unknown",
-            f"There is no release {version[:64]!r} of {product[:63]!r}. Use the URL from a notification unchanged.",
-        )
+            case NotStarted(starts_at):
+                raise _not_started(f"{product} {version}", starts_at, request.now)
+            case NotOffered():
+                raise DownloadRefused(
+                    404,
+                    "firmware_not_offered",
+                    f"{product} {version} is not for {request.mac}, or not yet. Check for an update again.",
+                )
+            case _:
+                return found
 
     def _content(self, image: StoredImage, part: ByteRange | None, headers: dict[str, str]) -> Delivered:
         wanted = part or ByteRange(0, image.size - 1)
@@ -123,6 +153,16 @@ class Delivery:
         if part is None:
             return Delivered(200, headers, content, wanted.size)
         return Delivered(206, headers | {"Content-Range": part.content_range(image.size)}, content, wanted.size)
+
+
+def _not_started(release: str, starts_at: datetime | None, now: datetime) -> DownloadRefused:
+    moment = max(starts_at or now, now + _SOON)
+    return DownloadRefused(
+        404,
+        "firmware_not_started",
+        f"The rollout of {release} has not started. Ask again at {format_time(moment)}.",
+        {"Retry-After": str(int((moment - now).total_seconds()))},
+    )
 
 
 def _part(

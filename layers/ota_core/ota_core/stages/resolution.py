@@ -33,14 +33,14 @@ class Resolution:
     def resolve_wave(
         self, release_id: str, execution: str, *, wave: int, percent: float, earlier_percent: float
     ) -> contracts.BatchIndex:
-        """Write the batches of a wave; for the first wave, record the release's devices before that.
+        """Let the devices of a wave download, and write its batches; the first wave also records the release's devices.
 
         Repeating it writes the same again.
 
         Raises:
             ReleaseSuperseded: the execution does not own the release.
         """
-        release = self._waves.read(release_id, execution)
+        release = self._waves.open_wave(release_id, execution, percent)
         batches = _Batches(self._store, f"{BATCHES}{release_id}/wave-{wave:02}/")
         payload = release.notification(self._api_url, percent)
         if release.is_for_whole_fleet:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     )
     from ota_core.rules.check_in import Candidate
     from ota_core.rules.operator_actions import Action
-    from ota_core.stores.delivery_store import ReleasedImage, Withdrawn
+    from ota_core.stores.delivery_store import NotOffered, NotStarted, ReleasedImage, Withdrawn
     from ota_core.stores.image_store import StoredImage
     from ota_core.stores.release_store import AlreadyReleased, InProgress, NewRelease, Registered
     from ota_core.stores.rollout_store import Advance
@@ -58,6 +58,8 @@ class Waves(Protocol):
     """`WaveStore`."""
 
     def read(self, release_id: str, execution: str) -> StoredRelease: ...
+
+    def open_wave(self, release_id: str, execution: str, percent: float) -> StoredRelease: ...
 
     def record_listed_devices(self, release_id: str, execution: str, chunks: Callable[[], Iterable[bytes]]) -> None: ...
 
@@ -95,7 +97,9 @@ class CheckIns(Protocol):
 class Deliveries(Protocol):
     """`DeliveryStore`."""
 
-    def find(self, product: str, version: str) -> ReleasedImage | Withdrawn | None: ...
+    def find(
+        self, product: str, version: str, *, release_id: str | None, mac: str | None
+    ) -> ReleasedImage | Withdrawn | NotStarted | NotOffered | None: ...
 
 
 class Images(Protocol):

@@ -66,9 +66,27 @@ class WaveStore:
             release_id=release_id,
             execution=execution,
         )
-        if not rows:
-            raise ReleaseSuperseded(release_id)
-        return _stored(rows[0])
+        return _owned(rows, release_id)
+
+    def open_wave(self, release_id: str, execution: str, percent: float) -> StoredRelease:
+        """Let the devices of a wave download, because they are about to be told; gives the release.
+
+        Args:
+            release_id: the release.
+            execution: ARN of the execution that owns it.
+            percent: the share of devices that the waves reach, this one included.
+
+        Raises:
+            ReleaseSuperseded: the execution does not own it.
+        """
+        rows = self._database.statement(
+            "UPDATE releases SET reach_percent = :percent WHERE release_id = :release_id"  # noqa: S608 - the columns are ours
+            f" AND execution_arn = :execution RETURNING {_COLUMNS}",
+            release_id=release_id,
+            execution=execution,
+            percent=percent,
+        )
+        return _owned(rows, release_id)
 
     def record_listed_devices(self, release_id: str, execution: str, chunks: Callable[[], Iterable[bytes]]) -> None:
         """Record the devices that a release lists, replacing what an earlier attempt recorded.
@@ -160,7 +178,14 @@ class WaveStore:
         return self._database.transaction(work)
 
 
-_SELECT = "SELECT release_id, version, envelope, cohort_percent, targets_key, targets_version_id FROM releases"
+_COLUMNS = "release_id, version, envelope, cohort_percent, targets_key, targets_version_id"
+_SELECT = f"SELECT {_COLUMNS} FROM releases"  # noqa: S608 - the columns are ours
+
+
+def _owned(rows: list[list[Any]], release_id: str) -> StoredRelease:
+    if not rows:
+        raise ReleaseSuperseded(release_id)
+    return _stored(rows[0])
 
 
 def _stored(row: list[Any]) -> StoredRelease:
