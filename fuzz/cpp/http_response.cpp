@@ -99,7 +99,7 @@ void download(std::string_view answers, const ota::ByteRange& range) {
     ota::HTTPDownloader downloader(server, api);
     const ota::Sha256Digest sha256{};
     for (int attempt = 0; attempt < 3; ++attempt) {
-        Reason reason = downloader.open("1.4.0", sha256, range);
+        Reason reason = downloader.open("0123456789abcdef0123456789abcdef", "1.4.0", sha256, range);
         REQUIRE(api.retry_after_s() <= 86400);
         std::size_t total = 0;
         while (reason == Reason::none && !downloader.at_end()) {

@@ -135,7 +135,8 @@ FakeServer::Answer FakeServer::answer(const Seen& request) {
         answer.body = check_in_body;
         answer.head.content_length = static_cast<std::int64_t>(answer.body.size());
     } else if (request.url.rfind(firmware, 0) == 0) {
-        const auto found = images.find(request.url.substr(firmware.size()));
+        const std::string path = request.url.substr(0, request.url.find('?'));
+        const auto found = images.find(path.substr(firmware.size()));
         if (found != images.end()) {
             return range_answer(request, found->second);
         }
@@ -254,7 +255,6 @@ std::vector<std::uint8_t> World::image(const std::string& version, std::size_t s
 Release World::release(const std::string& version) {
     Release release;
     release.version = version;
-    release.release_id = "release-" + version;
     release.image = image(version);
     return release;
 }

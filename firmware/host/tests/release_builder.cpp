@@ -49,6 +49,11 @@ std::string Release::manifest() const {
            R"(,"allow_downgrade":)" + (allow_downgrade ? "true" : "false") + more_manifest + "}";
 }
 
+std::string Release::id() const {
+    const std::string payload = manifest();
+    return sha256_hex({payload.begin(), payload.end()}).substr(0, 32);
+}
+
 std::string Release::envelope() const {
     return seal(*signer, manifest());
 }
@@ -58,7 +63,7 @@ std::string Release::notification() const {
 }
 
 std::string Release::notification_with(const std::string& envelope) const {
-    return R"({"release_id":")" + release_id + R"(","product":")" + product + R"(","version":")" +
+    return R"({"release_id":")" + (claimed_id.empty() ? id() : claimed_id) + R"(","product":")" + product + R"(","version":")" +
            (announced_version.empty() ? version : announced_version) +
            R"(","url":"https://elsewhere.example/firmware","size":)" + std::to_string(image.size()) +
            R"(,"sha256":")" + sha256_hex(image) + R"(","signature":")" + image_signature_of(*this) +

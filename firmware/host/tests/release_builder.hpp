@@ -27,11 +27,13 @@ struct Release {
     const SigningKey* signer = &trusted_key();
 
     // Not signed
-    std::string release_id = "release-2";
+    std::string claimed_id;         ///< Empty: the right one.
     std::string announced_version;  ///< Empty: the signed one.
     std::string more_notification = R"(,"max_delay":0)";
 
     [[nodiscard]] std::string manifest() const;
+    /// The id that the manifest gives the release.
+    [[nodiscard]] std::string id() const;
     [[nodiscard]] std::string envelope() const;
     [[nodiscard]] std::string notification() const;
     /// The notification with a different envelope.

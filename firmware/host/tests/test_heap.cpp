@@ -308,7 +308,6 @@ TEST(Heap, StaysBelowTheLimitDuringAWholeUpdate) {
     Release release = World::release();
     release.signer = &second_trusted_key();  // 3072 bits, the default of ota-sign.
     release.image = World::image("2.0.0", 0x1E0000 - 4096);
-    release.release_id = std::string(kMaxReleaseIdLength, 'r');
     world.serve(release);
     const std::string notification = fill_up(release);
     ASSERT_EQ(notification.size(), kMaxNotificationSize);

@@ -185,10 +185,11 @@ TEST_F(HttpClientTest, DownloaderGetsAnImageInPieces) {
     Sha256Digest sha256_of_image;
     ASSERT_TRUE(sha256(image.data(), image.size(), sha256_of_image));
     const auto size = static_cast<std::uint32_t>(image.size());
+    const std::string id(32, '0');
     std::vector<std::uint8_t> fetched;
     while (fetched.size() < image.size()) {
         const auto begin = static_cast<std::uint32_t>(fetched.size());
-        ASSERT_EQ(downloader.open("1.0.0", sha256_of_image, {begin, std::min(size, begin + 65536), size}),
+        ASSERT_EQ(downloader.open(id, "1.0.0", sha256_of_image, {begin, std::min(size, begin + 65536), size}),
                   Reason::none);
         while (!downloader.at_end()) {
             std::array<std::uint8_t, 4096> buffer{};
@@ -199,12 +200,12 @@ TEST_F(HttpClientTest, DownloaderGetsAnImageInPieces) {
         }
     }
     EXPECT_EQ(fetched, image);
-    EXPECT_EQ(downloader.open("1.0.0", sha256_of_image, {size, size + 1, size}),
+    EXPECT_EQ(downloader.open(id, "1.0.0", sha256_of_image, {size, size + 1, size}),
               Reason::http_range_not_satisfiable);
     EXPECT_EQ(body_of("/connections"), "1");
     config.api_key = "wrong";
     HTTPDownloader stranger(*http, api);
-    EXPECT_EQ(stranger.open("1.0.0", sha256_of_image, {0, 1, size}), Reason::http_forbidden);
+    EXPECT_EQ(stranger.open(id, "1.0.0", sha256_of_image, {0, 1, size}), Reason::http_forbidden);
 }
 
 TEST(RangeResponse, IsTakenAtItsWord) {

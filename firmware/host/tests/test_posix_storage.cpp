@@ -384,7 +384,7 @@ TEST(StoredRecords, AreReadAsTheyWereWritten) {
     EXPECT_FALSE(storage.installed() || storage.pending() || storage.progress() || storage.failure() ||
                  storage.report());
     PendingUpdate pending;
-    pending.release_id = std::string(kMaxReleaseIdLength, 'r');
+    pending.release_id = std::string(kReleaseIdLength, 'r');
     pending.version = std::string(64, 'v');
     pending.version_is_authentic = false;
     pending.sequence = INT64_MAX;

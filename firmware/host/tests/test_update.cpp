@@ -42,11 +42,13 @@ TEST_F(Update, StatusMessagesAreAsInTheContract) {
     ASSERT_TRUE(world.run_to_report("installed"));
     EXPECT_EQ(world.mqtt.published.front().first, "/firmware_update/AA:BB:CC:DD:EE:01/status");
     EXPECT_EQ(world.mqtt.published.front().second,
-              R"({"release_id":"release-2.0.0","version":"2.0.0","state":"downloading","progress":0,)"
-              R"("reason":null,"running_version":"1.0.0"})");
+              R"({"release_id":")" + release.id() +
+                  R"(","version":"2.0.0","state":"downloading","progress":0,)"
+                  R"("reason":null,"running_version":"1.0.0"})");
     EXPECT_EQ(world.mqtt.published.back().second,
-              R"({"release_id":"release-2.0.0","version":"2.0.0","state":"installed","progress":100,)"
-              R"("reason":null,"running_version":"2.0.0"})");
+              R"({"release_id":")" + release.id() +
+                  R"(","version":"2.0.0","state":"installed","progress":100,)"
+                  R"("reason":null,"running_version":"2.0.0"})");
 }
 
 TEST_F(Update, UpdatesAgainFromTheOtherSlot) {
@@ -71,6 +73,8 @@ TEST_F(Update, RequestsCarryTheKeyAndStayWithinTheApi) {
         EXPECT_EQ(request.url.rfind("http://api.test/v1/", 0), 0U) << request.url;
         EXPECT_EQ(request.headers.at("x-api-key"), "key");
     }
+    EXPECT_EQ(world.server.requests[1].url,
+              "http://api.test/v1/firmware/sensor/2.0.0?release=" + release.id() + "&mac=aabbccddee01");
     EXPECT_EQ(world.server.requests[1].headers.at("Range"), "bytes=8192-16383");
     EXPECT_EQ(world.server.requests[1].headers.at("Accept"), "application/octet-stream");
 }
@@ -173,7 +177,6 @@ TEST_F(Update, RefusalIsReportedOncePerRelease) {
 
 TEST_F(Update, RefusalOfARetainedMessageIsReportedBeforeTheSubscriptionsAreAcknowledged) {
     Release older = World::release("0.9.0");
-    older.release_id = "older";
     world.mqtt.is_connected = false;
     world.mqtt.is_subscribed = false;
     world.server.check_in_body = older.notification();
@@ -239,10 +242,10 @@ TEST_F(Update, WithdrawnReleaseIsDroppedWhileItWaits) {
     release.more_notification = R"(,"max_delay":3600)";
     world.notify(release.notification());
     ASSERT_TRUE(world.run([&] { return world.recorder.saw("accepted"); }));
-    world.notify(R"({"release_id":"another","withdrawn":true})");
+    world.notify(R"({"release_id":")" + std::string(kReleaseIdLength, '0') + R"(","withdrawn":true})");
     world.run_for(10);
     EXPECT_EQ(world.manager->state(), UpdateState::waiting);
-    world.notify(R"({"release_id":"release-2.0.0","withdrawn":true})");
+    world.notify(R"({"release_id":")" + release.id() + R"(","withdrawn":true})");
     world.run_for(2 * kHour_ms);
     EXPECT_TRUE(world.recorder.saw_state("rejected:release_withdrawn"));
     EXPECT_FALSE(world.recorder.saw("download_started"));
@@ -280,8 +283,12 @@ TEST_F(Update, VersionNobodySignedDoesNotStandInTheWayOfASignedOne) {
 TEST_F(Update, CheckInCorrectsAForgedVersion) {
     release.version = "auto";
     release.announced_version = "9.9.9";
+    for (std::size_t i = 1; i <= 6; ++i) {
+        world.notify(release.notification());
+        ASSERT_TRUE(world.run([&] { return world.recorder.count("dropped") == i; }));
+    }
     world.notify(release.notification());
-    ASSERT_TRUE(world.run([&] { return world.recorder.count("retry") == 6; }));
+    ASSERT_TRUE(world.run([&] { return world.recorder.count("accepted") == 7; }));
     release.announced_version = "2.0.0";
     world.server.check_in_body = release.notification();
     world.recorder.events.clear();
@@ -294,7 +301,6 @@ TEST_F(Update, CheckInCorrectsAForgedVersion) {
 TEST_F(Update, CheckInCorrectsAForgedDelay) {
     Release slow = release;
     slow.more_notification = R"(,"max_delay":86400)";
-    slow.release_id = "forged";
     world.notify(slow.notification());
     ASSERT_TRUE(world.run([&] { return world.recorder.saw("accepted"); }));
     ASSERT_GT(world.recorder.events.back().value, 60000);
@@ -303,10 +309,9 @@ TEST_F(Update, CheckInCorrectsAForgedDelay) {
     // The forgery comes again, but the check-in counts.
     world.notify(slow.notification());
     ASSERT_TRUE(world.run_to_report("installed", 60000));
-    EXPECT_NE(world.mqtt.published.back().second.find(release.release_id), std::string::npos);
 }
 
-TEST_F(Update, CheckInThatCorrectsTheIdOnlyKeepsTheBackOff) {
+TEST_F(Update, CheckInThatBringsAnotherManifestOfTheSameSequenceKeepsTheBackOff) {
     world.server.take_over = [&](const FakeServer::Seen& seen) {
         FakeServer::Answer answer = world.server.answer(seen);
         if (seen.url.find("/firmware/") != std::string::npos) {
@@ -314,14 +319,14 @@ TEST_F(Update, CheckInThatCorrectsTheIdOnlyKeepsTheBackOff) {
         }
         return answer;
     };
-    Release forged = release;
-    forged.release_id = "forged";
-    world.notify(forged.notification());
+    Release unreleased = release;
+    unreleased.expires = "2031-01-01T00:00:00Z";
+    world.notify(unreleased.notification());
     ASSERT_TRUE(world.run([&] { return world.recorder.count("retry") == 6; }));
     world.server.check_in_body = release.notification();
     world.recorder.events.clear();
     ASSERT_TRUE(world.run([&] { return world.recorder.saw("accepted"); }, 2 * kHour_ms));
-    EXPECT_EQ(world.recorder.events.back().release_id, release.release_id);
+    EXPECT_EQ(world.recorder.events.back().release_id, release.id());
     EXPECT_GE(world.recorder.events.back().value, 32 * 60000);
 }
 
@@ -877,6 +882,37 @@ TEST_F(Update, ReleaseThatTheServerWithdrewIsDropped) {
     world.notify(release.notification());
     ASSERT_TRUE(world.run_to_report("rejected:release_withdrawn"));
     EXPECT_EQ(world.manager->state(), UpdateState::idle);
+}
+
+TEST_F(Update, ReleaseThatTheApiDoesNotOfferIsForgottenUntilItDoes) {
+    Release other = World::release("2.1.0");
+    other.sequence = 101;
+    world.serve(other);
+    world.server.images.erase("sensor/2.0.0");
+    release.sequence = 102;
+    world.notify(release.notification());
+    ASSERT_TRUE(world.run([&] { return world.recorder.saw("dropped"); }));
+    EXPECT_EQ(world.recorder.events.back().reason, Reason::http_not_found);
+    EXPECT_EQ(world.manager->state(), UpdateState::idle);
+    const std::vector<std::string> states{"downloading", "downloading:http_not_found"};
+    EXPECT_EQ(world.recorder.states, states);
+    // It does not stand in the way of another release, whatever its sequence.
+    world.server.check_in_body = other.notification();
+    ASSERT_TRUE(world.run_to_report("installed", 2 * kHour_ms));
+    EXPECT_EQ(world.running_version(), "2.1.0");
+    // When it is offered, it comes, after a back-off.
+    release.version = "2.2.0";
+    release.image = World::image("2.2.0");
+    world.notify(release.notification());
+    ASSERT_TRUE(world.run([&] { return world.recorder.count("dropped") == 2; }));
+    world.serve(release);
+    world.server.check_in_body = release.notification();
+    world.recorder.events.clear();
+    world.recorder.states.clear();
+    ASSERT_TRUE(world.run([&] { return world.recorder.saw("accepted"); }, 2 * kHour_ms));
+    EXPECT_GE(world.recorder.events.back().value, 60000);
+    ASSERT_TRUE(world.run_to_report("installed"));
+    EXPECT_EQ(world.running_version(), "2.2.0");
 }
 
 TEST_F(Update, FlashThatFailsIsTriedAgainFromWhatIsConfirmed) {

@@ -218,7 +218,7 @@ TEST_F(Verification, OwnMacIsFoundInASignedListInAnyForm) {
 TEST_F(Verification, NotificationIsReadWhole) {
     release.more_notification = R"(,"max_delay":300,"cohort":{"percent":12.5,"salt":"pepper"})";
     EXPECT_EQ(read_notification(release.notification()), Reason::none);
-    EXPECT_EQ(notification.release_id, "release-2");
+    EXPECT_EQ(notification.release_id, release.id());
     EXPECT_EQ(notification.version, "2.0.0");
     EXPECT_EQ(notification.size, 1000);
     EXPECT_EQ(notification.max_delay_s, 300U);
@@ -240,7 +240,7 @@ TEST_F(Verification, ShrunkNotificationSaysTheSame) {
     ASSERT_EQ(decode_envelope(notification.envelope, digest), Reason::none);
     shrink_notification(heap, notification);
     EXPECT_LT(heap.size(), whole.size() - 5000);
-    EXPECT_EQ(notification.release_id, "release-2");
+    EXPECT_EQ(notification.release_id, release.id());
     EXPECT_EQ(notification.product, "sensor");
     EXPECT_EQ(notification.version, "2.0.0");
     EXPECT_EQ(notification.cohort->salt, "pepper");
@@ -251,8 +251,9 @@ TEST_F(Verification, ShrunkNotificationSaysTheSame) {
 }
 
 TEST_F(Verification, NotificationWithoutEnvelopeOnlyWithdraws) {
-    EXPECT_EQ(read_notification(R"({"release_id":"r"})"), Reason::notification_malformed);
-    EXPECT_EQ(read_notification(R"({"release_id":"r","withdrawn":true})"), Reason::none);
+    const std::string id = R"({"release_id":")" + std::string(kReleaseIdLength, '0');
+    EXPECT_EQ(read_notification(id + "\"}"), Reason::notification_malformed);
+    EXPECT_EQ(read_notification(id + R"(","withdrawn":true})"), Reason::none);
     EXPECT_TRUE(notification.withdrawn);
 }
 
@@ -271,12 +272,12 @@ TEST_F(Verification, NotificationWithAWrongFieldIsMalformed) {
         EXPECT_EQ(read_notification(release.notification()), Reason::notification_malformed) << more;
     }
     release.more_notification = "";
-    for (const char* id : {"", "a b", "a\\\"b", "\xC3\xA9"}) {
-        release.release_id = id;
+    const std::string longer(kReleaseIdLength + 1, '0');
+    const std::string shorter(kReleaseIdLength - 1, '0');
+    for (const std::string& id : {shorter, longer, shorter + "g", shorter + "A", shorter + " "}) {
+        release.claimed_id = id;
         EXPECT_EQ(read_notification(release.notification()), Reason::notification_malformed) << id;
     }
-    release.release_id = std::string(kMaxReleaseIdLength + 1, 'x');
-    EXPECT_EQ(read_notification(release.notification()), Reason::notification_malformed);
 }
 
 TEST_F(Verification, ImageHeadIsChecked) {

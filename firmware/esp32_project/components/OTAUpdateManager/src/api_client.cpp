@@ -2,6 +2,7 @@
 
 #include <array>
 
+#include "ota/hex.hpp"
 #include "ota/http_response.hpp"
 #include "ota/mac_address.hpp"
 #include "ota/notification.hpp"
@@ -68,9 +69,11 @@ bool ApiClient::may_redirect_to(std::string_view url) const {
     return url.substr(0, 8) == "https://" || (api_is_plain && url.substr(0, 7) == "http://");
 }
 
-std::string ApiClient::image_url(std::string_view version) const {
+std::string ApiClient::image_url(std::string_view release_id, std::string_view version) const {
     std::string url = config_.api_url;
     url.append("/firmware/").append(config_.product).append("/").append(version);
+    url.append("?release=").append(release_id);
+    url.append("&mac=").append(hex_encode(config_.mac.octets.data(), config_.mac.octets.size()));
     return url;
 }
 

@@ -122,7 +122,8 @@ Reason Download::request_next_piece() {
     // Up to the next multiple of the chunk size, so that after an interruption the pieces, and with them
     // the confirmed offsets, are aligned again.
     const std::uint32_t end = std::min(release.size, (begin / config.chunk_size + 1) * config.chunk_size);
-    const Reason reason = downloader_.open(release.version, release.sha256, {begin, end, release.size});
+    const Reason reason =
+        downloader_.open(release.id, release.version, release.sha256, {begin, end, release.size});
     state_->request_open = reason == Reason::none;
     return reason;
 }
@@ -275,7 +276,11 @@ Download::Result Download::fail(Reason reason) {
     if (reason == Reason::release_expired || reason == Reason::release_withdrawn) {
         return {Result::Next::drop, reason};
     }
-    return is_about_image(reason) ? fail_image(reason) : fail_try(reason);
+    Result result = is_about_image(reason) ? fail_image(reason) : fail_try(reason);
+    if (reason == Reason::http_not_found) {
+        result.next = Result::Next::forget;
+    }
+    return result;
 }
 
 /// Discards the image. It is fetched again from the start, unless it was bad too often.

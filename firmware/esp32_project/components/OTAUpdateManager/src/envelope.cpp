@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "ota/base64.hpp"
+#include "ota/hex.hpp"
 
 namespace ota {
 namespace {
@@ -89,6 +90,15 @@ Reason decode_envelope(Envelope& envelope, Sha256Digest& digest) {
     }
     return hash_of_pae(envelope.payload_type.view(), envelope.payload.view(), digest) ? Reason::none
                                                                                       : Reason::out_of_memory;
+}
+
+bool release_id_of(std::string_view payload, std::string& release_id) {
+    Sha256Digest digest;
+    if (!sha256(payload.data(), payload.size(), digest)) {
+        return false;
+    }
+    release_id = hex_encode(digest.data(), digest.size() / 2);
+    return true;
 }
 
 }  // namespace ota

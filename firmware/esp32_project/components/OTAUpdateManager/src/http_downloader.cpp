@@ -7,7 +7,8 @@
 
 namespace ota {
 
-Reason HTTPDownloader::open(std::string_view version, const Sha256Digest& sha256, const ByteRange& range) {
+Reason HTTPDownloader::open(std::string_view release_id, std::string_view version,
+                            const Sha256Digest& sha256, const ByteRange& range) {
     char range_value[48];
     std::snprintf(range_value, sizeof(range_value), "bytes=%lu-%lu", static_cast<unsigned long>(range.begin),
                   static_cast<unsigned long>(range.end - 1));
@@ -25,10 +26,10 @@ Reason HTTPDownloader::open(std::string_view version, const Sha256Digest& sha256
         if (reason == Reason::none) {
             return Reason::none;
         }
-        redirect_url_.clear();  // Such an address is valid for minutes; the API provides the next one.
+        redirect_url_.clear();  // Such an address is valid for a minute; the API provides the next one.
     }
 
-    const std::string url = api_.image_url(version);
+    const std::string url = api_.image_url(release_id, version);
     const std::string etag = '"' + hex_encode(sha256.data(), sha256.size()) + '"';
     reason = api_.get(url.c_str(), kAccept, range_value, true, head);
     if (reason == Reason::none && head.status == 307) {

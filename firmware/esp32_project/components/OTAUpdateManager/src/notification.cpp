@@ -10,9 +10,9 @@ namespace ota {
 namespace {
 
 bool is_release_id(std::string_view text) {
-    return !text.empty() && text.size() <= kMaxReleaseIdLength &&
-           std::all_of(text.begin(), text.end(),
-                       [](char c) { return c > ' ' && c < 0x7F && c != '"' && c != '\\'; });
+    return text.size() == kReleaseIdLength && std::all_of(text.begin(), text.end(), [](char c) {
+               return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
+           });
 }
 
 bool read_cohort(JsonReader& json, Cohort& cohort) {

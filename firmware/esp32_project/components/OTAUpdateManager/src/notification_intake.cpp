@@ -41,31 +41,40 @@ NotificationIntake::Outcome NotificationIntake::take(HeapText& text, Notificatio
         const bool is_ours = context_.release && context_.release->id == notification.release_id;
         return is_ours ? Outcome::withdrawn : Outcome::nothing;
     }
+    std::string release_id;
     Manifest manifest;
     if (reason == Reason::none) {
-        reason = verify(text, notification, manifest);
+        reason = verify(text, notification, release_id, manifest);
     }
     if (reason != Reason::none) {
-        context_.observer.on_event({"refused", notification.release_id, notification.version, reason});
-        refusals_.tell_unverified(notification.release_id, notification.version, reason, source);
+        context_.observer.on_event({"refused", release_id, notification.version, reason});
+        refusals_.tell_unverified(release_id, notification.version, reason, source);
         return Outcome::nothing;
     }
     return judge(notification, manifest, source);
 }
 
 /// Checks the envelope's signature, and that the unsigned fields agree with the signed ones.
-Reason NotificationIntake::verify(HeapText& text, Notification& notification, Manifest& manifest) const {
+/// @param[out] release_id the id that the payload has, as soon as it is known: the only one that is reported.
+Reason NotificationIntake::verify(HeapText& text, Notification& notification, std::string& release_id,
+                                  Manifest& manifest) const {
     Sha256Digest digest;
     Reason reason = decode_envelope(notification.envelope, digest);
     if (reason == Reason::none) {
         shrink_notification(text, notification);
+        // Before the manifest is parsed, which rewrites the payload.
+        reason = release_id_of(notification.envelope.payload.view(), release_id) ? Reason::none
+                                                                                 : Reason::out_of_memory;
+    }
+    if (reason == Reason::none) {
         reason = verifier_.verify_envelope(notification.envelope, digest);
     }
     if (reason == Reason::none) {
         reason = parse_manifest(notification.envelope.payload, context_.config.mac, manifest);
     }
     if (reason == Reason::none) {
-        reason = compare_with_manifest(notification, manifest);
+        reason = notification.release_id == release_id ? compare_with_manifest(notification, manifest)
+                                                       : Reason::notification_mismatch;
     }
     return reason;
 }

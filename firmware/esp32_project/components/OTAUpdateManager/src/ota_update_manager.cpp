@@ -113,6 +113,10 @@ std::uint32_t OTAUpdateManager::step_download(std::uint64_t now) {
         case Download::Result::Next::drop:
             drop_release(result.reason);
             break;
+        case Download::Result::Next::forget:
+            reporter_.event("dropped", result.reason);
+            forget_release();
+            break;
         case Download::Result::Next::give_up:
             forget_release();
             break;

@@ -9,7 +9,7 @@ namespace {
 
 /// In this time one unauthenticated refusal is reported, and no more refusals of any kind than are
 /// remembered. Otherwise anyone who can publish on the fleet's topic could make every device write again
-/// and again, by sending an old, genuine release under ever new ids, which are not signed.
+/// and again, by sending old, genuine releases in turn.
 constexpr std::uint32_t kInterval_s = 3600;
 
 /// FNV-1a, to tell refusals apart; a collision costs one report.

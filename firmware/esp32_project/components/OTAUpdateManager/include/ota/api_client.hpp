@@ -30,8 +30,8 @@ public:
     /// @return none; connection_lost, http_* and so on; notification_too_large; out_of_memory.
     Reason check_in(std::string_view running_version, HeapText& body);
 
-    /// Address of the image of this product and version.
-    [[nodiscard]] std::string image_url(std::string_view version) const;
+    /// Address of the image of a release, with this device's MAC: the API serves only what it offers to it.
+    [[nodiscard]] std::string image_url(std::string_view release_id, std::string_view version) const;
 
     /// Whether the API's redirect to this address is followed.
     [[nodiscard]] bool may_redirect_to(std::string_view url) const;

@@ -45,6 +45,7 @@ public:
             restart,  ///< The new image is activated.
             retry,    ///< Interrupted, for `reason`: try again after `delay_ms`.
             drop,     ///< The release has expired or was withdrawn, as `reason` says.
+            forget,   ///< The API does not offer the release: a check-in says what it offers.
             give_up,  ///< The release failed too often.
         };
         Next next = Next::step;

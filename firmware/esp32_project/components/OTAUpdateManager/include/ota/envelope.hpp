@@ -2,6 +2,8 @@
 
 #include <array>
 #include <cstddef>
+#include <string>
+#include <string_view>
 
 #include "ota/json_reader.hpp"
 #include "ota/reason.hpp"
@@ -35,5 +37,10 @@ struct Envelope {
 /// @param[out] digest SHA-256 of DSSE's pre-authentication encoding (PAE) of type and payload.
 /// @return none, envelope_unknown_type, envelope_malformed or out_of_memory.
 Reason decode_envelope(Envelope& envelope, Sha256Digest& digest);
+
+/// The id of the release that a manifest's payload describes: 32 hex digits of the payload's SHA-256, as in
+/// the pipeline. So whatever the payload's signature covers, the id covers too.
+/// @return false if mbedTLS failed.
+[[nodiscard]] bool release_id_of(std::string_view payload, std::string& release_id);
 
 }  // namespace ota

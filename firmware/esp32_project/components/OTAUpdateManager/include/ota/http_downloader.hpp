@@ -18,10 +18,11 @@ class HTTPDownloader {
 public:
     HTTPDownloader(HttpClient& http, ApiClient& api) : http_(http), api_(api) {}
 
-    /// Requests a piece of an image; after `none`, read() returns its bytes. Follows one redirect (307)
+    /// Requests a piece of a release's image; after `none`, read() returns its bytes. Follows one redirect (307)
     /// without sending the API key to the other host, and uses that address for later pieces until it
     /// refuses one.
-    Reason open(std::string_view version, const Sha256Digest& sha256, const ByteRange& range);
+    Reason open(std::string_view release_id, std::string_view version, const Sha256Digest& sha256,
+                const ByteRange& range);
 
     /// Reads the next bytes of the piece. Do not call it at_end().
     /// @param[out] received 0 with `none` if nothing has arrived yet.

@@ -13,7 +13,7 @@ namespace ota {
 
 /// Largest notification that a device accepts, in bytes. The pipeline sends none that is larger.
 inline constexpr std::size_t kMaxNotificationSize = 16384;
-inline constexpr std::size_t kMaxReleaseIdLength = 128;
+inline constexpr std::size_t kReleaseIdLength = 32;
 inline constexpr std::int64_t kMaxDelayLimit_s = 86400;
 
 /// A part of the fleet (see check_cohort()).
@@ -26,7 +26,7 @@ struct Cohort {
 /// `max_delay`, `cohort` and `withdrawn` can delay or prevent an update, as can anyone who holds messages
 /// back, but they cannot install anything.
 struct Notification {
-    std::string_view release_id;  ///< 1 to 128 printable ASCII characters without `"` and `\`.
+    std::string_view release_id;  ///< 32 hex digits in lower case.
     std::string_view product;
     std::string_view version;
     std::string_view sha256;
@@ -41,7 +41,6 @@ struct Notification {
 
 /// Reads a notification, rewriting it in place.
 /// @return none or notification_malformed (also without an envelope, unless it is `withdrawn`).
-///         `release_id` is set as soon as it was read, for the report of a refusal.
 Reason parse_notification(char* text, std::size_t size, Notification& notification);
 
 /// Once the envelope is decoded, frees what is no longer needed of the text that the notification was

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
 
 #include "ota/decision.hpp"
@@ -39,7 +40,8 @@ public:
 private:
     [[nodiscard]] std::optional<NotificationSource> source_of(std::string_view topic) const;
     Outcome take(HeapText& text, NotificationSource source);
-    Reason verify(HeapText& text, Notification& notification, Manifest& manifest) const;
+    Reason verify(HeapText& text, Notification& notification, std::string& release_id,
+                  Manifest& manifest) const;
     Outcome judge(const Notification& notification, const Manifest& manifest, NotificationSource source);
     void accept(const Notification& notification, const Manifest& manifest, HeapText signature);
     [[nodiscard]] DeviceFacts facts() const;
