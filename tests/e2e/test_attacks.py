@@ -10,12 +10,12 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import itertools
 import json
 import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import requests
@@ -25,9 +25,10 @@ from support.bad_drops import edited
 from support.drops import Drop, key, make_drop, seal
 from support.esp_images import app_image
 from support.hostile_server import Exchange, HostileServer, pass_on
+from support.operators import eventually, hire
 from support.pipeline import TOPIC_PREFIX, Upload
 
-MAC, OTHER_MAC, SLOW_MAC, DOWNLOADING_MAC = (f"02:A7:7A:00:00:0{number}" for number in range(1, 5))
+MAC, OTHER_MAC, SLOW_MAC, DOWNLOADING_MAC, CAPTURED_MAC = (f"02:A7:7A:00:00:0{number}" for number in range(1, 6))
 # partitions.csv, and esp_ota_select_entry_t of ESP-IDF's esp_flash_partitions.h: number, label, state, CRC.
 OTADATA_ENTRIES, SLOTS, SLOT_BYTES = (0xE000, 0xF000), (0x10000, 0x1F0000), 0x1E0000
 OTADATA_ENTRY = struct.Struct("<I20xII")
@@ -78,7 +79,6 @@ class World:
     installed: Drop | None = None
     said: set = field(default_factory=set)
     before: Snapshot | None = None
-    numbers: object = field(default_factory=itertools.count)
 
     @property
     def topics(self):
@@ -122,12 +122,10 @@ class World:
         """What the device did with what `act` sent, up to a message that came after it."""
         start = len(self.device.events)
         act()
-        mark = f"mark-{next(self.numbers)}"
-        self.publish(
-            TOPIC_PREFIX, notification(make_drop(product=self.product, signer=key("stranger")), release_id=mark)
-        )
-        self.device.wait_for(lambda event: event.get("release_id") == mark, PATIENCE_SECONDS)
-        return [event for event in self.device.events[start:] if event.get("release_id") != mark]
+        mark = make_drop(product=self.product, signer=key("stranger"))
+        self.publish(TOPIC_PREFIX, notification(mark))
+        self.device.wait_for(lambda event: event.get("release_id") == mark.release_id, PATIENCE_SECONDS)
+        return [event for event in self.device.events[start:] if event.get("release_id") != mark.release_id]
 
     def next_event(self, start, name, **fields):
         """The first event of this name, and with these fields, since the device's history was `start` long."""
@@ -448,6 +446,8 @@ MESSAGES = {
     "release for another chip": Message(about(chip="esp32c3", image=app_image(chip="esp32c3")), "wrong_chip"),
     "release that has expired": Message(about(expires="2020-01-01T00:00:00Z"), "release_expired"),
     "release that fits no slot": Message(about(image=app_image(size=SLOT_BYTES + 16)), "image_too_large"),
+    "id changed": Message(saying(release_id="0" * 32), "notification_mismatch"),
+    "id of no release": Message(saying(release_id="release"), "notification_malformed"),
     "version changed": Message(saying(version="9.9.9"), "notification_mismatch"),
     "size changed": Message(saying(size=1), "notification_mismatch"),
     "sha256 changed": Message(saying(sha256="00" * 32), "notification_mismatch"),
@@ -513,14 +513,12 @@ def test_url_of_a_notification_leads_nobody_astray(world, unharmed):
         world.next_event(start, "accepted")
         asked = len(world.server.seen)
         world.server.answer(pass_on)  # Who says that it was never released.
-        world.next_event(start, "download_failed", reason="http_not_found")
-        withdrawal = json.dumps({"release_id": drop.release_id, "withdrawn": True}).encode()
-        world.publish(world.topics[2], withdrawal)
-        world.next_event(start, "dropped")
+        world.next_event(start, "dropped", reason="http_not_found")
         assert his.seen == []
+    query = f"release={drop.release_id}&mac={world.device.mac.replace(':', '').lower()}"
     assert [seen.path for seen in world.server.seen[asked:] if "/firmware/" in seen.path] in (
         [],
-        [f"/firmware/{world.product}/{NEXT}"],
+        [f"/firmware/{world.product}/{NEXT}?{query}"],
     )
 
 
@@ -528,10 +526,11 @@ def test_retained_forgery_reaches_newcomers_and_is_refused(world, unharmed):
     topic = world.topics[1]
     retained = world.pipeline.cloud.client("iot-data").get_retained_message(topic=topic)["payload"]
     try:
-        world.publish(topic, notification(by_stranger(world.product), release_id="retained"), retain=True)
+        forgery = by_stranger(world.product)
+        world.publish(topic, notification(forgery), retain=True)
         with world.pipeline.cloud.subscriber(OTHER_MAC, [topic]) as newcomer:
-            assert newcomer.wait_for(1, 20)[0].json["release_id"] == "retained"
-        world.device.wait_for(lambda event: event.get("release_id") == "retained", PATIENCE_SECONDS)
+            assert newcomer.wait_for(1, 20)[0].json["release_id"] == forgery.release_id
+        world.device.wait_for(lambda event: event.get("release_id") == forgery.release_id, PATIENCE_SECONDS)
     finally:
         world.pipeline.cloud.client("iot-data").publish(topic=topic, qos=1, payload=retained, retain=True)
 
@@ -765,3 +764,97 @@ def test_download_of_a_byte_a_second_is_broken_off(slow_download, proof):
     slow_download.wait_for(lambda event: event.get("reason") == "download_too_slow", PATIENCE_SECONDS)
     assert slow_download.running_version == "1.0.0"
     proof("attacks", "slow retrieval", tried=1, withstood=1)
+
+
+# --- who publishes what was captured ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def replay(pipeline, fleet):
+    """Publishes a message to a device of a product, and waits until the device is done with it; gives how it ended."""
+
+    def publish(product, topic, payload):
+        with fleet(CAPTURED_MAC, product, back_off="1") as device:
+            device.wait_for_event("checked_in", PATIENCE_SECONDS)
+            pipeline.cloud.client("iot-data").publish(topic=topic, qos=1, payload=payload)
+            device.wait_for_event("accepted", PATIENCE_SECONDS)
+            ended = device.wait_for(lambda event: event["event"] in {"dropped", "activated"}, PATIENCE_SECONDS)
+            assert device.running_version == "1.0.0"
+            return ended["event"], ended.get("reason")
+
+    return publish
+
+
+@pytest.fixture
+def download(pipeline):
+    """Asks the API for an image; gives status and code."""
+
+    def get(url):
+        headers = {"x-api-key": pipeline.cloud.api_key, "Accept": "*/*"}
+        answer = requests.get(url, headers=headers, timeout=60)
+        return answer.status_code, answer.json()["code"] if answer.status_code >= 400 else None
+
+    return get
+
+
+def url_of(pipeline, product, release_id):
+    return f"{pipeline.cloud.environment['OTA_API_URL']}/firmware/{product}/{NEXT}?release={release_id}"
+
+
+def test_withdrawn_release_is_not_installed_although_a_beta_of_its_version_stands(
+    pipeline, replay, download, new_product, proof
+):
+    product, image = new_product("captured"), app_image(version=NEXT)
+    beta = make_drop(product=product, version=NEXT, image=image, targets=[OTHER_MAC])
+    everywhere = make_drop(product=product, version=NEXT, image=image)
+    for stem, drop in (("beta", beta), ("everywhere", everywhere)):
+        pipeline.release(f"{product}/{stem}", drop)
+    captured = pipeline.heard(everywhere.release_id)[0].json
+    assert hire(pipeline.cloud, "aborter").act(everywhere.release_id, "abort").status_code == 200
+    eventually(lambda: pipeline.alerts(everywhere.release_id), "withdrawal that every device was told of")
+
+    without_release = captured | {"url": captured["url"].split("?")[0]}
+    for said in (captured, without_release):
+        assert replay(product, TOPIC_PREFIX, json.dumps(said).encode()) == ("dropped", "release_withdrawn")
+        assert download(said["url"]) == (410, "release_withdrawn")
+    assert download(url_of(pipeline, product, everywhere.release_id)) == (410, "release_withdrawn")
+    assert download(url_of(pipeline, product, beta.release_id)) == (200, None)
+    proof("attacks", "captured notification of a withdrawn release", tried=2, withstood=2)
+
+
+def test_release_that_has_not_started_is_not_installed(pipeline, replay, download, new_product, proof):
+    """Its manifest is no secret: whoever reads the archive can tell devices of it."""
+    product = new_product("scheduled")
+    start = (datetime.now(UTC) + timedelta(days=30)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    expires = (datetime.now(UTC) + timedelta(days=60)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    plan = {"waves": [{"percent": 100, "soak": "1h"}], "start_at": start}
+    drop = make_drop(product=product, version=NEXT, expires=expires, rollout=plan)
+    pipeline.drop(f"{product}/app", drop)
+    eventually(lambda: [row["state"] for row in pipeline.releases(product)] == ["rolling_out"], "rollout")
+
+    assert replay(product, TOPIC_PREFIX, notification(drop)) == ("dropped", "http_not_found")
+    for url in (url_of(pipeline, product, drop.release_id), url_of(pipeline, product, drop.release_id).split("?")[0]):
+        assert download(url) == (404, "firmware_not_started")
+    proof("attacks", "release that has not started", tried=1, withstood=1)
+
+
+def test_release_for_others_is_not_installed_although_its_notification_says_otherwise(
+    pipeline, replay, download, new_product, proof
+):
+    """A list that only the pipeline knows, handed to a device that is not on it, and a wave that did not reach it."""
+    product = new_product("elsewhere")
+    listed = make_drop(product=product, version=NEXT, targets_file=json.dumps([OTHER_MAC]).encode())
+    pipeline.release(f"{product}/listed", listed)
+    plan = {"waves": [{"percent": 0.0001, "soak": "2h"}, {"percent": 100, "soak": "2h"}]}
+    staged = make_drop(product=product, version="3.0.1", image=app_image(version="3.0.1"), rollout=plan)
+    pipeline.drop(f"{product}/staged", staged)
+    eventually(lambda: pipeline.releases(product)[-1]["waves_published"] == 1, "first wave")
+
+    own_topic = f"{TOPIC_PREFIX}/{CAPTURED_MAC}"
+    for drop in (listed, staged):
+        assert replay(product, own_topic, notification(drop)) == ("dropped", "http_not_found")
+    mac = CAPTURED_MAC.replace(":", "")
+    assert download(f"{url_of(pipeline, product, listed.release_id)}&mac={mac}") == (404, "firmware_not_offered")
+    mac = OTHER_MAC.replace(":", "")
+    assert download(f"{url_of(pipeline, product, listed.release_id)}&mac={mac}") == (200, None)
+    proof("attacks", "release for other devices", tried=2, withstood=2)
