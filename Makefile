@@ -70,6 +70,7 @@ lock: .venv/$(INSTALLED) .venv-typescript/$(INSTALLED) ## resolve the lock files
 	$(LOCK) $(UPGRADE) requirements/sbom.in -o requirements/sbom.txt
 	$(LOCK) $(UPGRADE) requirements/typescript.in -o requirements/typescript.txt
 	cd requirements/typescript && ../../.venv-typescript/bin/npm $(if $(UPGRADE),update,install) --package-lock-only --loglevel=error
+	$(LOCK) $(UPGRADE) requirements/ota-sign.in -c requirements/dev.txt -o requirements/ota-sign.txt
 	$(LOCK) $(UPGRADE) requirements/shipped.in -c requirements/dev.txt -o requirements/shipped.txt
 	$(LOCK) $(UPGRADE) layers/ota_core/requirements.in -c requirements/dev.txt -o layers/ota_core/requirements.txt
 

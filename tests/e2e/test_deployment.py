@@ -62,7 +62,7 @@ def test_right_parameters_are_taken(check, parameters):
         (RIGHT | GITHUB, "Anyone can get tokens"),
         (RIGHT | MAINS, "needs BuildServerIssuer"),
         (RIGHT | KEY, "needs BuildServerIssuer"),
-        (RIGHT | GITHUB | {"BuildServerSubject": "repo:*"}, "names an organisation or a project"),
+        (RIGHT | GITHUB | {"BuildServerSubject": "repo:my-org/*"}, "names an owner and a repository"),
         (RIGHT | GITHUB | MAINS | {"BuildServerFolder": "thermostat"}, "followed by a slash"),
         (RIGHT | {"TopicPrefix": "/firmware_update/"}, "without a slash at the end"),
         (RIGHT | {"PublicApiUrl": "api.example"}, "a URL without a slash at the end"),

@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import tomllib
 
 import pytest
 from support.secrets import forms_in
@@ -66,6 +67,19 @@ def test_every_requirement_of_the_layer_is_the_tested_one(project):
     layer = requirements((project / "layers" / "ota_core" / "requirements.txt").read_text())
     tested = requirements((project / "requirements" / "dev.txt").read_text())
     assert {name: tested[name] for name in layer} == layer
+
+
+def test_every_requirement_of_a_build_server_is_the_tested_one(project):
+    build_server = requirements((project / "requirements" / "ota-sign.txt").read_text())
+    tested = requirements((project / "requirements" / "dev.txt").read_text())
+    assert {name: tested[name] for name in build_server} == build_server
+    distribution = tomllib.loads((project / "pyproject.toml").read_text())
+    named = [
+        *distribution["build-system"]["requires"],
+        *distribution["project"]["dependencies"],
+        *distribution["project"]["optional-dependencies"]["awskms"],
+    ]
+    assert {re.split("[>=]", requirement)[0] for requirement in named} <= build_server.keys()
 
 
 def test_version_of_pg8000_whose_private_fields_are_used_is_bounded(project):
