@@ -1,4 +1,7 @@
-"""A device registers itself at the factory, by the stack's fleet provisioning template, and is one like any other."""
+"""A device registers itself at the factory, by the stack's fleet provisioning template, and is one like any other.
+
+Only devices of the list in the bucket can: the holder of a claim cannot invent devices.
+"""
 
 import json
 import queue
@@ -6,6 +9,7 @@ import ssl
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError
 from local_cloud import DeviceIdentity, Subscriber
 from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
@@ -60,6 +64,13 @@ class Factory:
         return *self._ask(self._provision, request), made
 
 
+@pytest.fixture(scope="module", autouse=True)
+def allow_list(cloud):
+    """One device, and all whose MAC begins with 02:FA."""
+    where = {"Bucket": cloud.bucket, "Key": "provisioning/allowed.txt"}
+    cloud.client("s3").put_object(Body=b"# first batch\n02-fa-00\n24:6F:28:00:00:01\n", **where)
+
+
 @pytest.fixture
 def factory(cloud, tmp_path):
     claim = cloud.client("iot").create_provisioning_claim(templateName=cloud.outputs["DeviceProvisioningTemplate"])
@@ -78,6 +89,38 @@ def test_device_that_was_registered_with_a_claim_connects_as_itself(cloud, facto
     with Subscriber("127.0.0.1", cloud.emulator.mqtt_port, cloud.mqtt_ca, device, topics) as session:
         cloud.client("iot-data").publish(topic=f"/firmware_update/{mac}", qos=1, payload=b"{}")
         assert session.wait_for(1, 30)
+
+
+def test_claim_cannot_invent_devices(cloud, factory):
+    """Each of them would have a vote on rollouts."""
+    for number in range(21):
+        mac = f"02:FB:00:00:00:{number:02X}"
+        assert factory.register(mac)[0] == "rejected"
+        with pytest.raises(ClientError, match="ResourceNotFound"):
+            cloud.client("iot").describe_thing(thingName=mac)
+
+
+@pytest.mark.parametrize("spelling", ["24-6f-28-00-00-01", "246F28000001", "24:6f:28:00:00:01"])
+def test_device_is_registered_under_the_name_that_it_connects_with(cloud, factory, spelling):
+    ended, answer, _ = factory.register(spelling)
+    assert (ended, answer.get("thingName")) == ("accepted", "24:6F:28:00:00:01"), answer
+    [principal] = cloud.client("iot").list_thing_principals(thingName="24:6F:28:00:00:01")["principals"]
+    cloud.client("iot").detach_thing_principal(thingName="24:6F:28:00:00:01", principal=principal)
+    cloud.client("iot").delete_thing(thingName="24:6F:28:00:00:01")
+
+
+@pytest.mark.parametrize("mac", ["FF:FF:FF:FF:FF:FF", "00:00:00:00:00:00", "03:FA:00:00:00:01", "02:FA:00:00:00", "x"])
+def test_what_is_no_devices_mac_is_not_registered(factory, mac):
+    assert factory.register(mac)[0] == "rejected"
+
+
+def test_thing_that_was_made_by_hand_without_its_attribute_cannot_be_taken_over(cloud, factory):
+    iot, mac = cloud.client("iot"), "02:FA:00:00:00:05"
+    certificate = iot.create_keys_and_certificate(setAsActive=True)["certificateArn"]
+    iot.create_thing(thingName=mac)
+    iot.attach_thing_principal(thingName=mac, principal=certificate)
+    assert factory.register(mac)[0] == "rejected"
+    assert iot.list_thing_principals(thingName=mac)["principals"] == [certificate]
 
 
 def test_registered_device_cannot_be_taken_over_with_a_claim(cloud, factory):

@@ -23,6 +23,7 @@ CASES = {
     "advance_rollout/published_wave": {"step": "complete"},
     "settle_drop/archive": {"settled": "archived"},
     "announce_failure/failed_execution": None,
+    "authorize_device/claimed": {"allowProvisioning": False},
     "check_for_update/older_version": {"statusCode": 204},
     "deliver_firmware/unknown_version": {"statusCode": 404},
     "record_status/reported": {"batchItemFailures": []},

@@ -210,22 +210,12 @@ def test_every_alarm_tells_the_alerts_topic(alarms):
 
 
 def test_every_alarm_watches_a_metric_that_there_is(alarms, known):
-    for name, watched in ((name, watched) for name, alarm in alarms.items() for watched in watched_by(alarm)):
-        dimensions = {dimension["Name"]: dimension["Value"] for dimension in watched.get("Dimensions", [])}
-        metric = text_of(watched["Namespace"]), watched["MetricName"]
+    for name, alarm in alarms.items():
+        dimensions = {dimension["Name"]: dimension["Value"] for dimension in alarm.get("Dimensions", [])}
+        metric = text_of(alarm["Namespace"]), alarm["MetricName"]
         assert frozenset(dimensions) in known.get(metric, ()), f"{name}: {metric}"
         for dimension, value in dimensions.items():
             assert dimension not in VALUES or value in VALUES[dimension], f"{name}: {dimension} {value}"
-
-
-def watched_by(alarm):
-    """The metrics that an alarm watches: one, or those that it calculates with."""
-    if "Metrics" not in alarm:
-        return [alarm]
-    *given, calculated = alarm["Metrics"]
-    names = set(re.findall(r"\b[a-z]+\b", text_of(calculated["Expression"])))
-    assert names == {metric["Id"] for metric in given}
-    return [metric["MetricStat"]["Metric"] for metric in given]
 
 
 def test_every_alarm_has_a_paragraph_on_what_to_do(alarms, project):

@@ -28,6 +28,7 @@ ATTACKERS = [
     "the network between device and cloud",
     "nothing: an outsider with the URLs",
     "the API key (it is in every device)",
+    "a provisioning claim (for its five minutes)",
     "one device's certificate",
     "read access to the database",
     "write access to the database",

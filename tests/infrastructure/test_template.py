@@ -23,6 +23,7 @@ WITHOUT_RESOURCES = {
     "logs:DescribeLogGroups",
     "iot:DescribeEndpoint",
     "iot:ListPolicyPrincipals",
+    "iot:ListThingPrincipals",
     "iot:ListPrincipalPolicies",
     "iot:ListPrincipalThings",
     "iot:RegisterThing",

@@ -18,7 +18,7 @@ from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 from local_cloud import LocalCloud
 
-FOLDERS = ("inbox", "claims", "keys", "batches", "releases", "archive", "rejected", "status")
+FOLDERS = ("inbox", "claims", "keys", "batches", "releases", "archive", "rejected", "status", "provisioning")
 ELSEWHERE = "elsewhere"
 _ALL = (*FOLDERS, ELSEWHERE)
 # Where the pipeline may call; what else is called by API Gateway, EventBridge or CloudFormation.
@@ -118,7 +118,13 @@ ALLOWED: dict[str, dict[str, tuple[str, ...]]] = {
         "s3:PutObject": ("inbox",),
         "s3:GetObject": ("a status", "a reason"),
     },
-    "DeviceProvisioningRole": {"iot:UpdateCertificate": ("devices",)},
+    "AuthorizeDeviceRole": {
+        **_LOGS,
+        "s3:GetObject": ("the allow list",),
+        "s3:ListBucket": ("provisioning",),
+        "iot:ListThingPrincipals": ("devices",),
+    },
+    "DeviceProvisioningRole": {"iot:UpdateCertificate": ("devices",), "iot:ListThingPrincipals": ("devices",)},
     "InboxRuleRole": {"states:StartExecution": ("pipeline",)},
     "StatusRuleRole": {"sqs:SendMessage": ("statuses", "status dead letters")},
 }
@@ -192,22 +198,15 @@ class Places:
     def __init__(self, cloud: LocalCloud) -> None:
         self.bucket = cloud.bucket
         self.outputs = cloud.outputs
-        pages = cloud.client("cloudformation").get_paginator("list_stack_resources").paginate(StackName="ota")
-        self.physical = {
-            resource["LogicalResourceId"]: resource["PhysicalResourceId"]
-            for page in pages
-            for resource in page["StackResourceSummaries"]
-        }
+        listed = cloud.client("cloudformation").get_paginator("list_stack_resources").paginate(StackName="ota")
+        made = [resource for page in listed for resource in page["StackResourceSummaries"]]
+        self.physical = {resource["LogicalResourceId"]: resource["PhysicalResourceId"] for resource in made}
         self.roles = {
-            resource["LogicalResourceId"]
-            for page in pages
-            for resource in page["StackResourceSummaries"]
-            if resource["ResourceType"] == "AWS::IAM::Role"
+            resource["LogicalResourceId"] for resource in made if resource["ResourceType"] == "AWS::IAM::Role"
         }
         self.functions = {
             resource["LogicalResourceId"]: resource["PhysicalResourceId"]
-            for page in pages
-            for resource in page["StackResourceSummaries"]
+            for resource in made
             if resource["ResourceType"] == "AWS::Lambda::Function"
         }
         self.machine = cloud.outputs["StateMachineArn"]
@@ -296,7 +295,11 @@ def _of_storage(places: Places) -> Iterator[Probe]:
             lambda by, bucket=bucket, prefix=prefix: by["s3"].list_object_versions(Bucket=bucket, Prefix=prefix),
         )
     # What became of a drop, as its build server asks for it.
-    for where, key in {"a status": "status/probe.json", "a reason": "rejected/probe.reason.json"}.items():
+    for where, key in {
+        "a status": "status/probe.json",
+        "a reason": "rejected/probe.reason.json",
+        "the allow list": "provisioning/allowed.txt",
+    }.items():
         yield Probe("s3:GetObject", where, lambda by, key=key: by["s3"].get_object(Bucket=places.bucket, Key=key))
     listed = {"Bucket": places.bucket, "Key": "batches/probe/targets.txt"}
     yield Probe("s3:PutObject", "a list of devices", lambda by: by["s3"].put_object(**listed))
@@ -325,6 +328,7 @@ def _of_devices(places: Places) -> Iterator[Probe]:
         "shadow": f"$aws/things/{mac}/shadow/update",
         ELSEWHERE: ELSEWHERE,
     }
+    yield Probe("iot:ListThingPrincipals", "devices", lambda by: by["iot"].list_thing_principals(thingName=mac))
     message = json.dumps({"release_id": "probe", "product": "probe"}).encode()
     for where, topic in topics.items():
         yield Probe(

@@ -507,6 +507,32 @@ class BatchAnswer(TypedDict):
     batchItemFailures: list[ItemFailure]
 
 
+# --- AuthorizeDevice --------------------------------------------------------------------------------------------------
+
+
+class DeviceRegistration(TypedDict):
+    """What AWS IoT Core asks a pre-provisioning hook before it registers a device.
+
+    Attributes:
+        claimCertificateId: the claim's certificate, where it is one.
+        parameters: what the device says about itself; `MAC` is its address.
+    """
+
+    claimCertificateId: NotRequired[str]
+    certificateId: str
+    certificatePem: str
+    templateArn: str
+    clientId: str
+    parameters: dict[str, str]
+
+
+class RegistrationVerdict(TypedDict):
+    """The hook's answer; `parameterOverrides` replace what the device said."""
+
+    allowProvisioning: bool
+    parameterOverrides: NotRequired[dict[str, str]]
+
+
 # --- CheckConsistency and MigrateDatabase -----------------------------------------------------------------------------
 
 

@@ -72,6 +72,11 @@ def normalise_mac(text: str) -> str | None:
     return f"{digits[:2]}:{digits[2:4]}:{digits[4:6]}:{digits[6:8]}:{digits[8:10]}:{digits[10:]}"
 
 
+def is_unicast(mac: str) -> bool:
+    """Whether a normalised MAC can be one device's: neither a group's, as broadcast is, nor zero (IEEE 802)."""
+    return int(mac[1], 16) % 2 == 0 and mac != "00:00:00:00:00:00"
+
+
 def is_tag(text: str) -> bool:
     """Whether the text may be a device's tag, such as `beta` or `site=berlin`."""
     return _TAG.fullmatch(text) is not None
