@@ -9,7 +9,9 @@ import requests
 from botocore.exceptions import ClientError
 from local_cloud import LocalCloudError, Subscriber
 from local_cloud.devices import DeviceIdentity
+from local_cloud.stack import ROOT_ACCESS_KEY_ID
 from support.privileges import ALLOWED, Caller, Places, probes
+from support.secrets import leaks
 
 ACCOUNT = "000000000000"
 PREFIX = "/firmware_update"
@@ -25,7 +27,8 @@ def places(cloud):
 
 @pytest.fixture(scope="module")
 def root(cloud):
-    return Caller(cloud, boto3.Session(), {"AccessKeyId": "test", "SecretAccessKey": "test"})
+    credentials = {"AccessKeyId": ROOT_ACCESS_KEY_ID, "SecretAccessKey": cloud.emulator.secret_access_key}
+    return Caller(cloud, boto3.Session(), credentials)
 
 
 @pytest.fixture(scope="module")
@@ -274,3 +277,167 @@ def test_devices_key_opens_the_devices_api_and_a_guess_does_not(cloud):
     assert status_of("GET", url, {"x-api-key": cloud.api_key, "Accept": "*/*"}) == 204
     for guess in ("", uuid.uuid4().hex, cloud.api_key[:-1], cloud.api_key.upper() + "x"):
         assert status_of("GET", url, {"x-api-key": guess, "Accept": "*/*"}) == 403
+
+
+# --- somebody else on the developer's machine: another user, or a web page that the developer looks at ----------------
+
+CREATE = "/2015-03-31/functions"
+
+
+@pytest.fixture(scope="module")
+def local(cloud, places):
+    """Sends a request for the emulator as it is given: `sign` with this secret, then `change` what was signed."""
+
+    def send(method, path, body=b"", *, secret=None, service="lambda", headers=None, **change):
+        url = cloud.endpoint + path
+        request = AWSRequest(method, url, data=body, headers=headers)
+        if secret:
+            signer = S3SigV4Auth if service == "s3" else SigV4Auth
+            signer(Credentials(ROOT_ACCESS_KEY_ID, secret), service, REGION).add_auth(request)
+        given = {"method": method, "url": url, "data": body, "headers": dict(request.headers)}
+        given["headers"] |= change.pop("and_headers", {})
+        with requests.Session() as session:
+            session.trust_env = False
+            return session.send(session.prepare_request(requests.Request(**given | change)), timeout=30)
+
+    return send
+
+
+def function(places):
+    """Code that would run as the developer, whose signing key it could read."""
+    code = io.BytesIO()
+    with zipfile.ZipFile(code, "w") as packed:
+        packed.writestr("stranger.py", "def handler(*_): return open('signing-key.pem').read()\n")
+    role = f"arn:aws:iam::{ACCOUNT}:role/{places.physical['ServeConsoleRole']}"
+    return json.dumps(
+        {
+            **{"FunctionName": "stranger", "Runtime": "python3.13", "Handler": "stranger.handler", "Role": role},
+            "Code": {"ZipFile": base64.b64encode(code.getvalue()).decode()},
+        }
+    ).encode()
+
+
+@pytest.fixture
+def nothing_ran(cloud):
+    yield
+    with pytest.raises(ClientError, match="ResourceNotFound"):
+        cloud.client("lambda").get_function(FunctionName="stranger")
+
+
+@pytest.mark.usefixtures("nothing_ran")
+@pytest.mark.parametrize("secret", [None, "test", "guess"])
+def test_code_of_a_stranger_on_this_machine_does_not_run(local, places, secret):
+    answer = local("POST", CREATE, function(places), secret=secret)
+    assert answer.status_code == 403, answer.text
+    code = answer.headers["x-amzn-errortype"]
+    assert code == ("InvalidSignatureException" if secret else "MissingAuthenticationTokenException")
+
+
+@pytest.mark.usefixtures("nothing_ran")
+def test_signed_request_that_was_changed_is_refused(cloud, local, places):
+    secret, body = cloud.emulator.secret_access_key, function(places)
+    other = b"{}" + body
+    changes = [
+        {"data": other},
+        {"data": other, "and_headers": {"x-amz-content-sha256": hashlib.sha256(body).hexdigest()}},
+        {"method": "PUT"},
+        {"url": f"{cloud.endpoint}{CREATE}/stranger"},
+        {"url": f"{cloud.endpoint}{CREATE}?Qualifier=1"},
+        {"and_headers": {"X-Amz-Target": "AWSEvents.ListRules"}},
+        {"and_headers": {"X-Amz-Security-Token": "token"}},
+        {"and_headers": {"X-Amz-Date": "20260101T000000Z"}},
+    ]
+    answers = [local("POST", CREATE, body, secret=secret, **change).status_code for change in changes]
+    assert answers == [403] * len(changes)
+
+
+@pytest.mark.parametrize("secret", [None, "test"])
+def test_bucket_is_closed_to_who_does_not_know_the_secret(cloud, local, secret):
+    for method in ("GET", "PUT", "DELETE"):
+        answer = local(method, f"/{cloud.bucket}/releases/probe", b"x", secret=secret, service="s3")
+        assert (answer.status_code, "AccessDenied" in answer.text or "SignatureDoesNotMatch" in answer.text) == (
+            403,
+            True,
+        ), answer.text
+    s3 = boto3.client(
+        "s3",
+        REGION,
+        endpoint_url=cloud.endpoint,
+        aws_access_key_id=ROOT_ACCESS_KEY_ID,
+        aws_secret_access_key="guess",
+        config=Config(signature_version="s3v4"),
+    )
+    where = {"Bucket": cloud.bucket, "Key": "releases/probe"}
+    for operation in ("get_object", "put_object"):
+        method = operation.split("_")[0].upper()
+        assert requests.request(method, s3.generate_presigned_url(operation, where), timeout=30).status_code == 403
+
+
+@pytest.mark.usefixtures("nothing_ran")
+@pytest.mark.parametrize(
+    "sent_by_a_page",
+    [
+        {"Host": "page.example"},  # whose name now leads to 127.0.0.1
+        {"Host": "page.example:4566"},
+        {"Host": "127.0.0.1.page.example"},
+        {"Origin": "https://page.example"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Origin": "null"},
+    ],
+    ids=str,
+)
+def test_web_page_is_refused_even_if_it_knows_the_secret(cloud, local, places, sent_by_a_page):
+    secret = cloud.emulator.secret_access_key
+    answer = local("POST", CREATE, function(places), secret=secret, headers=sent_by_a_page)
+    assert answer.status_code == 403
+    assert "expected" in answer.json()["message"]
+    for path in (CREATE, "/", f"/{cloud.bucket}/x", "/oauth2/token", "/_ministack/reset"):
+        preflight = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "*"}
+        answer = local("OPTIONS", path, headers=sent_by_a_page | preflight)
+        assert answer.status_code == 403
+        assert not [name for name in answer.headers if name.lower().startswith("access-control-")]
+
+
+def test_no_answer_may_be_read_by_a_page_of_another_origin(cloud, local):
+    secret = cloud.emulator.secret_access_key
+    for answer in (local("GET", CREATE, secret=secret), local("POST", "/oauth2/token")):
+        assert answer.status_code != 403
+        assert not [name for name in answer.headers if name.lower().startswith("access-control-")]
+
+
+def test_emulators_own_routes_are_closed_to_who_does_not_sign(local):
+    routes = [
+        *(("GET", path) for path in ("/_ministack/ready", "/_ministack/health", "/_localstack/health", "/health")),
+        *(("POST", path) for path in ("/_ministack/reset", "/_ministack/config", "/_ministack/eks-auth/x")),
+        *(("GET", path) for path in ("/_ministack/lambda-code/stranger", "/_ministack/lambda-layers/x/1/content")),
+        *(("GET", path) for path in ("/latest/meta-data/iam/security-credentials/", "/v2/_catalog", "/oauth2/token")),
+    ]
+    assert {route: local(*route).status_code for route in routes} == dict.fromkeys(routes, 403)
+
+
+def test_credentials_of_a_functions_role_cannot_be_made_from_its_names(cloud, places):
+    """As the emulator would make them: from ARNs that everybody knows."""
+    cloud.client("lambda").invoke(FunctionName=places.physical["ServeConsoleFunction"])
+    role = f"arn:aws:iam::{ACCOUNT}:role/{places.physical['ServeConsoleRole']}"
+    arn = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{places.physical['ServeConsoleFunction']}"
+    digest = hashlib.sha256(f"{arn}:{role}".encode()).hexdigest()
+    secret, token = (hashlib.sha256(f"{what}:{digest}".encode()).hexdigest() for what in ("secret", "token"))
+    made = {"AccessKeyId": f"ASIA{digest[:16].upper()}", "SecretAccessKey": secret, "SessionToken": token}
+    with pytest.raises(ClientError, match="InvalidClientTokenId"):
+        Caller(cloud, boto3.Session(), made)["sts"].get_caller_identity()
+
+
+def test_another_user_of_this_machine_reads_no_secret(cloud):
+    cloud.device(MAC)
+    closed = {path for path in cloud.state.rglob("*") if not path.is_symlink() and path.is_dir() and is_closed(path)}
+    readable = {
+        str(path): path.read_text(errors="replace")
+        for path in cloud.state.rglob("*")
+        if path.is_file() and path.stat().st_mode & 0o044 and not closed & set(path.parents)
+    }
+    assert str(cloud.mqtt_ca) in readable
+    assert leaks(readable.items(), secrets_of(cloud)) == []
+
+
+def is_closed(folder):
+    return not folder.stat().st_mode & 0o011

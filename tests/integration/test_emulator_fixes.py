@@ -5,6 +5,7 @@ A test that fails for the emulator as it was installed says that a new version n
 
 import ast
 import base64
+import hashlib
 import io
 import itertools
 import json
@@ -29,7 +30,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError, WaiterError
 from local_cloud.emulator import Emulator, start_emulator, stop_emulator
 from local_cloud.processes import ServerProcess
-from local_cloud.stack import REGION, RUNTIME
+from local_cloud.stack import REGION, ROOT_ACCESS_KEY_ID, RUNTIME
 
 PROJECT = Path(__file__).resolve().parents[2]
 ENTRY = PROJECT / "tools" / "local_cloud" / "emulator_entry.py"
@@ -45,7 +46,8 @@ class Aws:
     process: ServerProcess
     folder: Path
 
-    def client(self, service, login=("test", "test")):
+    def client(self, service, login=None):
+        login = login or (ROOT_ACCESS_KEY_ID, self.emulator.secret_access_key)
         return boto3.client(
             service,
             REGION,
@@ -165,6 +167,41 @@ def console(aws):
     cognito.create_group(UserPoolId=pool, GroupName="operator")
     cognito.admin_add_user_to_group(UserPoolId=pool, Username="ada", GroupName="operator")
     return Console(aws, client)
+
+
+def is_closed_to_who_does_not_sign(aws):
+    def lists(login):
+        return allowed(aws.client("s3", login).list_buckets)
+
+    def status(method, path, **options):
+        return requests.request(method, aws.emulator.endpoint + path, timeout=60, **options).status_code
+
+    assert lists(None)
+    return not lists(("test", "test")) and {
+        status("GET", "/"),
+        status("PUT", "/bucket"),
+        status("POST", "/_ministack/reset"),
+        status("GET", "/_ministack/health"),
+        status("GET", "/", headers={"Origin": "https://page.example"}),
+        status("GET", "/_ministack/ready", headers={"Host": "page.example"}),
+        status("OPTIONS", "/bucket", headers={"Access-Control-Request-Method": "PUT"}),
+    } == {403}
+
+
+def keeps_the_credentials_of_a_functions_role_secret(aws):
+    """Made here as the emulator makes them without the fix, from names that everybody knows."""
+    code = io.BytesIO()
+    with zipfile.ZipFile(code, "w") as packed:
+        packed.writestr("own.py", "import os\ndef handler(*_): return os.environ['AWS_SECRET_ACCESS_KEY']\n")
+    functions, role = aws.client("lambda"), aws.role("own")
+    arn = functions.create_function(
+        FunctionName="own", Runtime=RUNTIME, Role=role, Handler="own.handler", Code={"ZipFile": code.getvalue()}
+    )["FunctionArn"]
+    functions.get_waiter("function_active_v2").wait(FunctionName="own", WaiterConfig={"Delay": 0.2})
+    digest = hashlib.sha256(f"{arn}:{role}".encode()).hexdigest()
+    found = json.load(functions.invoke(FunctionName="own")["Payload"])
+    assert len(found) == len(digest)
+    return found != hashlib.sha256(f"secret:{digest}".encode()).hexdigest()
 
 
 def names_the_groups_in_a_refreshed_token(aws):
@@ -428,6 +465,8 @@ def retries_as_the_retrier_says(aws):
 # What each fix replaces. The second half is what no client sees: `support/emulator_probes.py` looks at it.
 FIXES = {
     listens_on_loopback_only: ["BaseEventLoop.create_server"],
+    is_closed_to_who_does_not_sign: ["app.app"],
+    keeps_the_credentials_of_a_functions_role_secret: ["lambda_runtime.hashlib"],
     names_the_groups_in_a_refreshed_token: ["cognito._fake_token"],
     revokes_a_refresh_token: ["app._handle_cognito_body_request"],
     resumes_a_session_with_the_connack: ["iot.broker_subscribe"],

@@ -24,7 +24,7 @@ def all_logs(cloud: LocalCloud) -> Iterator[tuple[str, str]]:
 
 def secrets_of(cloud: LocalCloud) -> dict[str, str]:
     """Names and values: passwords, API keys, and every line of every private key."""
-    secrets = {"database password": cloud.database.password}
+    secrets = {"database password": cloud.database.password, "root's secret": cloud.emulator.secret_access_key}
     secrets |= {f"password of {user}": word for user, word in cloud.console_passwords.items()}
     keys = cloud.client("apigateway").get_api_keys(includeValues=True)["items"]
     secrets |= {f"API key {item['name']}": item["value"] for item in keys}

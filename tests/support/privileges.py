@@ -17,6 +17,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 from local_cloud import LocalCloud
+from local_cloud.stack import ROOT_ACCESS_KEY_ID
 
 FOLDERS = ("inbox", "claims", "keys", "batches", "releases", "archive", "rejected", "status", "provisioning")
 ELSEWHERE = "elsewhere"
@@ -246,7 +247,10 @@ class Places:
         """Take away what would look like the pipeline's own."""
         cloud.client("ssm").delete_parameter(Name=self.parameters["trusted key"])
         bucket = boto3.resource(
-            "s3", endpoint_url=cloud.endpoint, aws_access_key_id="test", aws_secret_access_key="test"
+            "s3",
+            endpoint_url=cloud.endpoint,
+            aws_access_key_id=ROOT_ACCESS_KEY_ID,
+            aws_secret_access_key=cloud.emulator.secret_access_key,
         ).Bucket(self.bucket)
         for folder in FOLDERS:
             bucket.object_versions.filter(Prefix=self.object(folder)[1]).delete()

@@ -39,8 +39,8 @@ from .stack import (
     CONSOLE_API_ID,
     OPERATOR_API_ID,
     REGION,
+    ROOT_ACCESS_KEY_ID,
     STACK_NAME,
-    aws_environment,
     build_stack,
     deploy_stack,
 )
@@ -68,7 +68,7 @@ Say = Callable[[str], None]
 class LocalCloud:
     """A running local cloud with the deployed stack, and how to use it.
 
-    Everything here connects to loopback, with the emulator's root credentials; your own AWS configuration is never
+    Everything here connects to loopback, with root's credentials for this emulator; your own AWS configuration is never
     read.
     """
 
@@ -87,7 +87,7 @@ class LocalCloud:
     @property
     def environment(self) -> dict[str, str]:
         """The environment for a program that uses this cloud, as the file `env` sets it."""
-        return aws_environment(self.endpoint) | self._variables()
+        return self.emulator.environment | self._variables()
 
     @property
     def console_url(self) -> str:
@@ -198,7 +198,7 @@ class LocalCloud:
     def write_environment(self) -> Path:
         """Write the file that a shell sources."""
         programs = shlex.quote(str(Path(sys.executable).parent))
-        aws = {name: value for name, value in aws_environment(self.endpoint).items() if name.startswith("AWS_")}
+        aws = {name: value for name, value in self.emulator.environment.items() if name.startswith("AWS_")}
         lines = [
             "# Source me: . .local/env",
             "# Your own AWS configuration is ignored while you use the local cloud.",
@@ -355,7 +355,7 @@ def _bring_up(state: Path, running: _Running | None, say: Say) -> LocalCloud:
     }
     try:
         deploy_stack(
-            PROJECT, sam, running.emulator.endpoint, parameters, logs / "sam-deploy.log", _record(state, "sam")
+            PROJECT, sam, running.emulator.environment, parameters, logs / "sam-deploy.log", _record(state, "sam")
         )
     except LocalCloudError as error:
         failures = _failed_resources(running.emulator)
@@ -456,7 +456,7 @@ def _client(emulator: Emulator, service: str) -> Any:  # noqa: ANN401 - each ser
             "region": (None, None, REGION, None),
         }
     )
-    session.set_credentials("test", "test")
+    session.set_credentials(ROOT_ACCESS_KEY_ID, emulator.secret_access_key)
     clients: Any = boto3.Session(botocore_session=session)
     return clients.client(
         service,

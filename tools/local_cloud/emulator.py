@@ -1,18 +1,21 @@
-"""The AWS emulator on loopback, with IAM checking on."""
+"""The AWS emulator on loopback, with IAM checking on, closed to everyone who does not know this start's secret."""
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import requests
 
 from .errors import LocalCloudError
 from .processes import ServerProcess, clean_environment, free_port
+from .signature import Signature
+from .stack import ROOT_ACCESS_KEY_ID, aws_environment
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 5.0
@@ -22,29 +25,41 @@ _ENTRY = Path(__file__).with_name("emulator_entry.py")
 
 @dataclass(frozen=True)
 class Emulator:
-    """Where the emulator listens."""
+    """Where the emulator listens, and root's secret access key, which each start makes anew."""
 
     port: int
     mqtt_port: int
+    secret_access_key: str = field(repr=False)
 
     @property
     def endpoint(self) -> str:
         """The URL that AWS clients use."""
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment in which AWS tools talk to it as root."""
+        return aws_environment(self.endpoint, self.secret_access_key)
+
     def is_ready(self) -> bool:
         """Whether it serves AWS calls and MQTT."""
         try:
-            with _open(f"{self.endpoint}/_ministack/ready") as answer:
-                return bool(json.load(answer)["iot_mtls"] == "listening")
+            return bool(json.loads(self._get("/_ministack/ready"))["iot_mtls"] == "listening")
         except (OSError, ValueError, KeyError):
             return False
 
     def mqtt_authority(self) -> bytes:
         """The certificate, PEM, of the CA that issued the MQTT broker's certificate."""
-        with _open(f"{self.endpoint}/_ministack/iot/ca.pem") as answer:
-            certificate: bytes = answer.read()
-            return certificate
+        return self._get("/_ministack/iot/ca.pem")
+
+    def _get(self, path: str) -> bytes:
+        with requests.Session() as session:
+            session.trust_env = False  # it may name a proxy
+            answer = session.get(
+                self.endpoint + path, auth=Signature(ROOT_ACCESS_KEY_ID, self.secret_access_key), timeout=5
+            )
+        answer.raise_for_status()
+        return answer.content
 
 
 def start_emulator(
@@ -67,7 +82,7 @@ def start_emulator(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     for _ in range(_PORT_TRIES):  # another program may take a free port before we do
-        emulator = Emulator(free_port(), free_port())
+        emulator = Emulator(free_port(), free_port(), secrets.token_urlsafe(30))
         process = ServerProcess.start(
             [python, "-P", *program],
             environment=clean_environment(
@@ -75,6 +90,7 @@ def start_emulator(
                 BIND_HOST="127.0.0.1",
                 GATEWAY_PORT=str(emulator.port),
                 IOT_MTLS_PORT=str(emulator.mqtt_port),
+                AWS_SECRET_ACCESS_KEY=emulator.secret_access_key,
                 SFTP_ENABLED="0",
                 SFN_WAIT_SCALE="1",
                 LOG_LEVEL="WARNING",
@@ -104,8 +120,3 @@ def start_emulator(
 def stop_emulator(process: ServerProcess) -> None:
     """Stop the emulator and its Lambda workers."""
     process.stop(signal.SIGTERM, _STOP_SECONDS)
-
-
-def _open(url: str) -> "urllib.request._UrlopenRet":
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    return direct.open(url, timeout=5)

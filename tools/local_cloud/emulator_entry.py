@@ -8,24 +8,29 @@ version no longer needs it.
 
 import asyncio
 import hashlib
+import hmac
 import html
 import json
 import random
 import re
+import secrets
 import tempfile
 import threading
 import types
+import uuid
 import zipfile
 from asyncio.base_events import BaseEventLoop
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote
+from urllib.parse import parse_qs, parse_qsl, quote, unquote
 
 import yaml
 from ministack import app
-from ministack.core import iam_actions, lambda_runtime
+from ministack.core import iam_actions, iam_evaluator, lambda_runtime, responses, router, sigv4
 from ministack.services import apigateway_v1, cognito, iot, rds, rds_data, s3, secretsmanager, sqs, stepfunctions
 from ministack.services.cloudformation import provisioners
 
@@ -54,6 +59,190 @@ def _accept_mqtt_once_it_is_read(acceptor: Any, transport: Any) -> None:
 
 
 iot._MtlsAcceptor.connection_made = _accept_mqtt_once_it_is_read  # noqa: SLF001
+
+# ministack 1.5.33 takes root's calls with any signature, and those to S3 without one; it answers to every host name, and
+# lets every web page read its answers.
+_serve = app.app
+_HOSTS = frozenset({"127.0.0.1", "localhost", "host.docker.internal"})  # this machine, and what containers call it
+_SIGN_IN = frozenset(
+    {
+        ("GET", "/oauth2/authorize"),
+        ("POST", "/login"),
+        ("POST", "/oauth2/token"),
+        ("POST", "/oauth2/revoke"),
+        ("GET", "/logout"),
+    }
+)
+_Answer = tuple[int, dict[str, str], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """A request as it arrived; headers in lower case."""
+
+    method: str
+    path: str
+    raw_path: str
+    query: dict[str, list[str]]
+    headers: dict[str, str]
+    body: bytes
+
+
+def _refusal_of_name(headers: dict[str, str]) -> str | None:
+    """Why the browser of a stranger's page may have sent this (DNS rebinding, cross-site requests); None if not."""
+    host, origin = headers.get("host", ""), headers.get("origin")
+    if host.split(":")[0] not in _HOSTS:
+        return f"The host is {host!r}, expected one of {', '.join(sorted(_HOSTS))}: use the URL of .local/env."
+    if origin not in {None, f"http://{host}"}:
+        return f"The origin is {origin!r}, expected http://{host}: only the console's own page may ask."
+    return None
+
+
+def _api_method(request: _Request) -> tuple[str, str, str] | None:
+    """The API Gateway's API, stage and path that a request is for."""
+    called = app._parse_execute_api_url("", request.path)  # noqa: SLF001
+    return called and (called[0], *app._resolve_stage_and_path(*called))  # noqa: SLF001
+
+
+def _needs_signature(request: _Request) -> bool:
+    """Whether AWS would demand a signature, too."""
+    if called := _api_method(request):
+        api, stage, path = called
+        return bool(app._execute_api_authorization_type(api, stage, request.method, path) == "AWS_IAM")  # noqa: SLF001
+    if (request.method, request.path) in _SIGN_IN:
+        return False
+    if request.method == "PUT" and request.path.startswith("/_ministack/cfn-response/"):
+        return False  # For a custom resource's answer, S3's presigned URL; here it has a random token.
+    trade = ["AssumeRoleWithWebIdentity"]  # The token in it is the proof.
+    plain = (request.method, request.path, request.query) == ("POST", "/", {}) and "x-amz-target" not in request.headers
+    return not (plain and parse_qs(request.body.decode("latin-1")).get("Action") == trade)
+
+
+def _signature_failure(request: _Request) -> Any:
+    """Check a request's signature as AWS does; the error, or None."""
+    fail = iam_evaluator.AuthError
+    authorization = request.headers.get("authorization", "")
+    presigned = not authorization
+    if not authorization.startswith("AWS4-HMAC-SHA256 ") and "X-Amz-Signature" not in request.query:
+        return fail("MissingAuthenticationToken", "Missing Authentication Token")
+    signature = (
+        sigv4.parse_query_signature(request.query) if presigned else sigv4.parse_header_signature(request.headers)
+    )
+    if isinstance(signature, tuple):
+        return fail(*signature)
+    # The emulator reads for itself who calls: it must read what is checked here.
+    if router.extract_access_key_id(request.headers, request.query) != signature.access_key_id or signature.region_set:
+        return fail("IncompleteSignature", "The request names two access keys.")
+    signed = set(signature.signed_headers.split(";"))
+    if unsigned := [name for name in ("host", *request.headers) if name not in signed and _must_be_signed(name)]:
+        return fail("SignatureDoesNotMatch", f"There were headers present which were not signed: {', '.join(unsigned)}")
+    if failure := _time_failure(request, signature) if presigned else sigv4.request_time_failure(signature):
+        return fail(*failure)
+    token = request.query.get("X-Amz-Security-Token", [""])[0]
+    account = responses._account_from_sts_session(signature.access_key_id) or responses.get_account_id()  # noqa: SLF001
+    credential = iam_evaluator.resolve_credential(
+        signature.access_key_id, account, token if presigned else request.headers.get("x-amz-security-token", "")
+    )
+    if isinstance(credential, iam_evaluator.CredentialResolutionError):
+        return fail(credential.code, credential.message)
+    failure = sigv4.header_signature_failure(
+        signature,
+        credential.secret_access_key,
+        request.method,
+        request.raw_path,
+        request.query,
+        request.headers,
+        request.body,
+        presigned=presigned,
+    )
+    if failure or not _is_of_the_body(request, signature.service):
+        return fail(*(failure or ("SignatureDoesNotMatch", sigv4.SIGNATURE_MISMATCH)))
+    return None
+
+
+def _must_be_signed(name: str) -> bool:
+    return name == "host" or name.startswith("x-amz-")
+
+
+def _time_failure(request: _Request, signature: Any) -> tuple[str, str] | None:
+    """Why a presigned request is too early or too late."""
+    try:
+        late = sigv4.presigned_request_is_expired(signature.amz_date, request.query["X-Amz-Expires"][0])
+    except (ValueError, KeyError):
+        late = True
+    return ("AccessDenied", "Request has expired") if late else None
+
+
+def _is_of_the_body(request: _Request, service: str) -> bool:
+    """Whether the hash that was signed is the body's; S3 lets the client leave the body unsigned."""
+    claimed = request.headers.get("x-amz-content-sha256")
+    if claimed is None:  # then the body's own went into the signature
+        return True
+    return claimed == hashlib.sha256(request.body).hexdigest() or (
+        service == "s3" and claimed == sigv4.UNSIGNED_PAYLOAD
+    )
+
+
+def _refused(request: _Request, failure: Any) -> _Answer:
+    """A failed authentication in the words of the service."""
+    if called := _api_method(request):
+        answer = apigateway_v1.authentication_error_response(*called[:2], failure, request.headers, request.query)
+        if answer is not None:
+            return answer  # type: ignore[no-any-return]
+    service = router.detect_service(request.method, request.path, request.headers, request.query)
+    return app._credential_failure(service, "", str(uuid.uuid4()), failure, request.headers)  # type: ignore[no-any-return] # noqa: SLF001
+
+
+async def _serve_who_signs(scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Any]) -> None:
+    """Let a request pass that AWS would take, and that no stranger's web page sent."""
+    if scope["type"] == "lifespan":
+        await _serve(scope, receive, send)
+        return
+    if scope["type"] == "websocket":  # nothing here uses them
+        await receive()
+        await send({"type": "websocket.close", "code": 1008})
+        return
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in scope["headers"]:
+        name, value = raw_name.decode("latin-1").lower(), sigv4.decode_header_value(raw_value)
+        headers[name] = f"{headers[name]},{value}" if name in headers else value
+    if reason := _refusal_of_name(headers):
+        body = json.dumps({"message": reason}).encode()
+        await app._send_response(send, 403, {"Content-Type": "application/json"}, body)  # noqa: SLF001
+        return
+    parts, more = [], True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        parts.append(message.get("body", b""))
+        more = message.get("more_body", False)
+    query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    raw_path = (scope.get("raw_path") or quote(scope["path"]).encode()).decode("latin-1")
+    request = _Request(scope["method"], scope["path"], raw_path, query, headers, b"".join(parts))
+    if failure := _signature_failure(request) if _needs_signature(request) else None:
+        await app._send_response(send, *_refused(request, failure))  # noqa: SLF001
+        return
+    whole = [{"type": "http.request", "body": request.body, "more_body": False}]
+
+    async def receive_again() -> Any:
+        return whole.pop() if whole else await receive()
+
+    async def send_to_own_page_only(message: Any) -> None:
+        """Nobody else may read it: the console is of the same origin."""
+        if message["type"] == "http.response.start":
+            kept = [header for header in message["headers"] if not header[0].lower().startswith(b"access-control-")]
+            message = {**message, "headers": kept}
+        await send(message)
+
+    await _serve(scope, receive_again, send_to_own_page_only)
+
+
+app.app = _serve_who_signs
+
+# ministack 1.5.33 makes the credentials of a function's role from their names, so that anyone can make them.
+_credentials_key = secrets.token_bytes(32)
+lambda_runtime.hashlib = types.SimpleNamespace(sha256=lambda names: hmac.new(_credentials_key, names, "sha256"))
 
 # ministack 1.5.33 leaves the groups out of tokens that a refresh token brings.
 _fake_token = cognito._fake_token  # noqa: SLF001

@@ -13,6 +13,8 @@ from .processes import ServerProcess, clean_environment
 
 STACK_NAME = "ota"
 REGION = "us-east-1"
+# The emulator's name for root of the account 000000000000.
+ROOT_ACCESS_KEY_ID = "test"
 # The names of the REST APIs, which the emulator also uses as their ids.
 API_ID = f"{STACK_NAME}-api"
 OPERATOR_API_ID = f"{STACK_NAME}-operator-api"
@@ -25,12 +27,12 @@ _SAM_SECONDS = 600.0
 _STOP_SECONDS = 5.0
 
 
-def aws_environment(endpoint: str) -> dict[str, str]:
-    """The environment in which AWS tools talk to the emulator and to nothing else."""
+def aws_environment(endpoint: str, secret_access_key: str) -> dict[str, str]:
+    """The environment in which AWS tools talk to the emulator, as root, and to nothing else."""
     return clean_environment(
         AWS_ENDPOINT_URL=endpoint,
-        AWS_ACCESS_KEY_ID="test",
-        AWS_SECRET_ACCESS_KEY="test",  # noqa: S106 - the emulator's well-known root credentials # nosec B106
+        AWS_ACCESS_KEY_ID=ROOT_ACCESS_KEY_ID,
+        AWS_SECRET_ACCESS_KEY=secret_access_key,
         AWS_DEFAULT_REGION=REGION,
         AWS_CONFIG_FILE=os.devnull,
         AWS_SHARED_CREDENTIALS_FILE=os.devnull,
@@ -58,16 +60,21 @@ def build_stack(project: Path, folder: Path, log: Path, record: Path, runtime: s
         ],
         {"PythonRuntime": runtime, "Architecture": ARCHITECTURE},
         project=project,
-        environment=aws_environment("http://127.0.0.1:9"),  # building makes no AWS calls
+        environment=aws_environment("http://127.0.0.1:9", "none"),  # building makes no AWS calls
         log=log,
         record=record,
     )
 
 
 def deploy_stack(
-    project: Path, folder: Path, endpoint: str, parameters: Mapping[str, str], log: Path, record: Path
+    project: Path,
+    folder: Path,
+    environment: Mapping[str, str],
+    parameters: Mapping[str, str],
+    log: Path,
+    record: Path,
 ) -> None:
-    """Deploy what `build_stack` built.
+    """Deploy what `build_stack` built, in the environment that `aws_environment` makes.
 
     Raises:
         LocalCloudError: `sam deploy` failed.
@@ -79,7 +86,7 @@ def deploy_stack(
         ],
         {"PythonRuntime": RUNTIME, "Architecture": ARCHITECTURE, **parameters},
         project=project,
-        environment=aws_environment(endpoint),
+        environment=environment,
         log=log,
         record=record,
     )
