@@ -264,17 +264,24 @@ _handle_cognito_body_request = app._handle_cognito_body_request  # noqa: SLF001
 async def _handle_cognito_body_request_or_revocation(
     method: str, path: str, headers: Any, body: bytes, query: Any
 ) -> Any:
-    """Revoke a refresh token as Cognito's /oauth2/revoke does, for a client without a secret."""
+    """Revoke a refresh token as Cognito does for a client without a secret.
+
+    https://docs.aws.amazon.com/cognito/latest/developerguide/revocation-endpoint.html
+    """
     if (method, path) != ("POST", "/oauth2/revoke"):
         return await _handle_cognito_body_request(method, path, headers, body, query)
     form = dict(parse_qsl(body.decode()))
-    granted = cognito._refresh_tokens.get(form.get("token", ""))  # noqa: SLF001
-    if "token" not in form or "client_id" not in form:
-        return cognito._oauth2_error("invalid_request", "token and client_id are required")  # noqa: SLF001
-    if granted is None or granted["client_id"] != form["client_id"]:
-        return cognito._oauth2_error("invalid_request", "Invalid token")  # noqa: SLF001
-    cognito._revoke_token({"Token": form["token"]})  # noqa: SLF001
-    return 200, {"Content-Type": "application/json"}, b""
+    token = form.get("token", "")
+    granted = cognito._refresh_tokens.get(token)  # noqa: SLF001
+    _, _, client = cognito._find_pool_by_client_id(form.get("client_id", ""))  # noqa: SLF001
+    if client is None or (granted and granted["client_id"] != client["ClientId"]):
+        return cognito._oauth2_error("invalid_client", "Invalid client", status=401)  # noqa: SLF001
+    if not token or not client.get("EnableTokenRevocation", True):
+        return cognito._oauth2_error("invalid_request", "No token, or revocation is disabled")  # noqa: SLF001
+    if not granted and cognito._token_claims(token).get("token_use") in {"access", "id"}:  # noqa: SLF001
+        return cognito._oauth2_error("unsupported_token_type", "Not a refresh token")  # noqa: SLF001
+    cognito._revoke_token({"Token": token})  # noqa: SLF001
+    return 200, {}, b""
 
 
 app._handle_cognito_body_request = _handle_cognito_body_request_or_revocation  # noqa: SLF001
