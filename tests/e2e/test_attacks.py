@@ -26,7 +26,7 @@ from support.drops import Drop, key, make_drop, seal
 from support.esp_images import app_image
 from support.hostile_server import Exchange, HostileServer, pass_on
 from support.operators import eventually, hire
-from support.pipeline import TOPIC_PREFIX, Upload
+from support.pipeline import TOPIC_PREFIX
 
 MAC, OTHER_MAC, SLOW_MAC, DOWNLOADING_MAC, CAPTURED_MAC = (f"02:A7:7A:00:00:0{number}" for number in range(1, 6))
 # partitions.csv, and esp_ota_select_entry_t of ESP-IDF's esp_flash_partitions.h: number, label, state, CRC.
@@ -345,41 +345,6 @@ def test_drop_of_a_past_release_is_archived_and_nobody_is_told(world, attacked_i
     proof("attacks", "drop: of a past release", tried=1, withstood=1)
 
 
-def test_versions_that_cannot_be_read_do_not_stop_a_staged_drop(pipeline, new_product, proof):
-    """Planted under a drop's name: the bucket's policy forbids this today, but not what came before it."""
-    product = new_product("planted")
-    stem = f"{product}/app"
-    planted = {
-        "GLACIER": {"StorageClass": "GLACIER"},
-        "SSE-C": {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": "k" * 32},
-    }
-    pipeline.settle(
-        pipeline.put(f"inbox/{stem}{suffix}", b"planted", **how)
-        for suffix in (".bin", ".manifest.json")
-        for how in planted.values()
-    )
-    drop = make_drop(product=product, rollout={"waves": [{"percent": 100}]})
-    executions = pipeline.settle(pipeline.drop(stem, drop))
-    assert {execution.status for execution in executions} == {"SUCCEEDED"}
-    status = json.loads(pipeline.read(f"status/{stem}.json"))
-    assert (status["state"], status["release_id"]) == ("published", drop.release_id)
-    assert len(pipeline.objects(f"inbox/{stem}")) == 4, "nothing is lost"
-    archived = {stored.key for stored in pipeline.objects("archive/")}
-    assert {f"archive/{stem}.bin", f"archive/{stem}.manifest.json"} <= archived
-    proof("attacks", "drop: unreadable versions planted under its name", tried=1, withstood=1)
-
-
-def test_drop_that_cannot_be_read_is_rejected(pipeline, new_product, proof):
-    product = new_product("unreadable")
-    stem, drop = f"{product}/app", make_drop(product=product)
-    pipeline.drop(stem, drop, "manifest")
-    pipeline.put(f"inbox/{stem}.bin", drop.image, StorageClass="DEEP_ARCHIVE")
-    pipeline.settle([Upload(f"inbox/{stem}.bin", "")])
-    reason = json.loads(pipeline.read(f"rejected/{stem}.reason.json"))
-    assert reason["code"] == Code.INBOX_FILE_UNREADABLE
-    proof("attacks", "drop: in an archive storage class", tried=1, withstood=1)
-
-
 def test_image_that_is_swapped_while_the_drop_is_checked_is_never_released(world, pipeline, races, proof):
     """Whichever image wins: it is the signed one, or none. And all that was dropped is still there."""
     for product, (drop, uploads) in races.items():
@@ -546,60 +511,6 @@ def test_reports_in_other_names_change_no_release(world, unharmed):
     while not world.pipeline.rows(query, mac=OTHER_MAC) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert world.pipeline.rows(query, mac=OTHER_MAC)
-
-
-@pytest.mark.parametrize("state", ["failed", "installed"])
-def test_invented_devices_decide_no_rollout(pipeline, new_product, proof, state):
-    """Identities by the dozen, for devices that do not exist: nobody was told, or they were another product's."""
-    plan = {"waves": [{"percent": 100, "soak": "16s"}], "abort": {"min_devices": 1, "report_timeout": "16s"}}
-    invented = [f"02:A7:7A:0{'1' if state == 'failed' else '2'}:00:{number:02X}" for number in range(21)]
-    genuine = [f"02:A7:7A:03:{'01' if state == 'failed' else '02'}:{number:02X}" for number in range(2)]
-
-    def say(release_id, macs, what):
-        for mac in macs:
-            report = {"release_id": release_id, "version": NEXT, "state": what, "reason": "flash_error"}
-            topic = f"{TOPIC_PREFIX}/{mac}/status"
-            pipeline.cloud.client("iot-data").publish(topic=topic, qos=1, payload=json.dumps(report).encode())
-
-    def is_heard(release_id, macs):
-        query = "SELECT 1 FROM device_states JOIN releases ON releases.id = release WHERE release_id = :id"
-        return len(pipeline.rows(query, id=release_id)) == len(macs)
-
-    def wait(until, what):
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not until():
-            assert time.monotonic() < deadline, what
-            time.sleep(0.1)
-
-    earlier = make_drop(product=new_product("elsewhere"), version="1.0.0")
-    pipeline.release(f"{state}/earlier", earlier)
-    fleet = make_drop(product=new_product("all"), version=NEXT, rollout=plan)
-    listed = make_drop(product=new_product("listed"), version=NEXT, rollout=plan, targets=genuine)
-    say(earlier.release_id, invented, "installed")
-    wait(lambda: is_heard(earlier.release_id, invented), "statuses were not recorded")
-    uploads = [
-        upload
-        for name, drop in (("fleet", fleet), ("listed", listed))
-        for upload in pipeline.drop(f"{state}/{name}", drop)
-    ]
-    for drop in (fleet, listed):
-        wait(lambda drop=drop: pipeline.heard(drop.release_id), "the release was not published")
-        say(drop.release_id, invented, state)
-    # Those that the release names say the opposite.
-    say(listed.release_id, genuine, "installed" if state == "failed" else "failed")
-    pipeline.settle(uploads, PATIENCE_SECONDS)
-    found = {}
-    for drop in (fleet, listed):
-        query = (
-            "SELECT state, withdrawn_because, decision -> 'numbers' ->> 'reported' AS reported FROM releases JOIN"
-            " rollout_decisions ON release = releases.id WHERE release_id = :id ORDER BY rollout_decisions.id DESC"
-        )
-        found[drop.release_id] = pipeline.rows(query, id=drop.release_id)[0]
-    assert found[fleet.release_id] == {"state": "published", "withdrawn_because": None, "reported": "0"}
-    decided = found[listed.release_id]
-    assert decided["state"] == ("published" if state == "failed" else "withdrawn"), decided
-    assert decided["reported"] == str(len(genuine))
-    proof("attacks", f"rollout decided by invented devices that say {state}", tried=2, withstood=2)
 
 
 # --- who has the API key ----------------------------------------------------------------------------------------------
@@ -858,3 +769,94 @@ def test_release_for_others_is_not_installed_although_its_notification_says_othe
     mac = OTHER_MAC.replace(":", "")
     assert download(f"{url_of(pipeline, product, listed.release_id)}&mac={mac}") == (200, None)
     proof("attacks", "release for other devices", tried=2, withstood=2)
+
+
+# --- attacks that leave releases behind -------------------------------------------------------------------------------
+
+
+def test_versions_that_cannot_be_read_do_not_stop_a_staged_drop(pipeline, new_product, proof):
+    """Planted under a drop's name: the bucket's policy forbids this today, but not what came before it."""
+    product = new_product("planted")
+    stem = f"{product}/app"
+    planted = {
+        "GLACIER": {"StorageClass": "GLACIER"},
+        "SSE-C": {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": "k" * 32},
+    }
+    pipeline.settle(
+        pipeline.put(f"inbox/{stem}{suffix}", b"planted", **how)
+        for suffix in (".bin", ".manifest.json")
+        for how in planted.values()
+    )
+    drop = make_drop(product=product, rollout={"waves": [{"percent": 100}]})
+    executions = pipeline.settle(pipeline.drop(stem, drop))
+    assert {execution.status for execution in executions} == {"SUCCEEDED"}
+    status = json.loads(pipeline.read(f"status/{stem}.json"))
+    assert (status["state"], status["release_id"]) == ("published", drop.release_id)
+    assert len(pipeline.objects(f"inbox/{stem}")) == 4, "nothing is lost"
+    archived = {stored.key for stored in pipeline.objects("archive/")}
+    assert {f"archive/{stem}.bin", f"archive/{stem}.manifest.json"} <= archived
+    proof("attacks", "drop: unreadable versions planted under its name", tried=1, withstood=1)
+
+
+def test_drop_that_cannot_be_read_is_rejected(pipeline, new_product, proof):
+    product = new_product("unreadable")
+    stem, drop = f"{product}/app", make_drop(product=product)
+    [manifest] = pipeline.drop(stem, drop, "manifest")
+    pipeline.settle([manifest, pipeline.put(f"inbox/{stem}.bin", drop.image, StorageClass="DEEP_ARCHIVE")])
+    reason = json.loads(pipeline.read(f"rejected/{stem}.reason.json"))
+    assert reason["code"] == Code.INBOX_FILE_UNREADABLE
+    proof("attacks", "drop: in an archive storage class", tried=1, withstood=1)
+
+
+@pytest.mark.parametrize("state", ["failed", "installed"])
+def test_invented_devices_decide_no_rollout(pipeline, new_product, proof, state):
+    """Identities by the dozen, for devices that do not exist: nobody was told, or they were another product's."""
+    plan = {"waves": [{"percent": 100, "soak": "16s"}], "abort": {"min_devices": 1, "report_timeout": "16s"}}
+    invented = [f"02:A7:7A:0{'1' if state == 'failed' else '2'}:00:{number:02X}" for number in range(21)]
+    genuine = [f"02:A7:7A:03:{'01' if state == 'failed' else '02'}:{number:02X}" for number in range(2)]
+
+    def say(release_id, macs, what):
+        for mac in macs:
+            report = {"release_id": release_id, "version": NEXT, "state": what, "reason": "flash_error"}
+            topic = f"{TOPIC_PREFIX}/{mac}/status"
+            pipeline.cloud.client("iot-data").publish(topic=topic, qos=1, payload=json.dumps(report).encode())
+
+    def is_heard(release_id, macs):
+        query = "SELECT 1 FROM device_states JOIN releases ON releases.id = release WHERE release_id = :id"
+        return len(pipeline.rows(query, id=release_id)) == len(macs)
+
+    def wait(until, what):
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not until():
+            assert time.monotonic() < deadline, what
+            time.sleep(0.1)
+
+    earlier = make_drop(product=new_product("elsewhere"), version="1.0.0")
+    pipeline.release(f"{state}/earlier", earlier)
+    fleet = make_drop(product=new_product("all"), version=NEXT, rollout=plan)
+    listed = make_drop(product=new_product("listed"), version=NEXT, rollout=plan, targets=genuine)
+    say(earlier.release_id, invented, "installed")
+    wait(lambda: is_heard(earlier.release_id, invented), "statuses were not recorded")
+    uploads = [
+        upload
+        for name, drop in (("fleet", fleet), ("listed", listed))
+        for upload in pipeline.drop(f"{state}/{name}", drop)
+    ]
+    for drop in (fleet, listed):
+        wait(lambda drop=drop: pipeline.heard(drop.release_id), "the release was not published")
+        say(drop.release_id, invented, state)
+    # Those that the release names say the opposite.
+    say(listed.release_id, genuine, "installed" if state == "failed" else "failed")
+    pipeline.settle(uploads, PATIENCE_SECONDS)
+    found = {}
+    for drop in (fleet, listed):
+        query = (
+            "SELECT state, withdrawn_because, decision -> 'numbers' ->> 'reported' AS reported FROM releases JOIN"
+            " rollout_decisions ON release = releases.id WHERE release_id = :id ORDER BY rollout_decisions.id DESC"
+        )
+        found[drop.release_id] = pipeline.rows(query, id=drop.release_id)[0]
+    assert found[fleet.release_id] == {"state": "published", "withdrawn_because": None, "reported": "0"}
+    decided = found[listed.release_id]
+    assert decided["state"] == ("published" if state == "failed" else "withdrawn"), decided
+    assert decided["reported"] == str(len(genuine))
+    proof("attacks", f"rollout decided by invented devices that say {state}", tried=2, withstood=2)
