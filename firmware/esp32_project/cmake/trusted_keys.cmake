@@ -1,11 +1,12 @@
 # Writes trusted_keys.h from the PEM files in a folder: the public keys that may sign a release.
 #
 # embed_trusted_keys(<folder> <header>) stops the build if the folder has fewer than two keys (a device
-# with one key cannot move to another when that one is lost), a private key, or a file that is not a
-# public key. Also runs as a script, for tests:
+# with one key cannot move to another when that one is lost), or a key that a device cannot use
+# (trusted_keys.py). Also runs as a script, for tests:
 #     cmake -DKEYS=<folder> -DHEADER=<file> -P trusted_keys.cmake
 
-cmake_minimum_required(VERSION 3.16)
+cmake_minimum_required(VERSION 3.18)
+set(TRUSTED_KEYS_SCRIPT "${CMAKE_CURRENT_LIST_DIR}/trusted_keys.py")
 
 function(embed_trusted_keys folder header)
     get_filename_component(folder "${folder}" ABSOLUTE)
@@ -22,28 +23,23 @@ function(embed_trusted_keys folder header)
 
     if(NOT CMAKE_SCRIPT_MODE_FILE)
         # A key that is added, changed or removed configures the build anew.
-        set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${folder}" ${pem_files})
+        set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS
+            "${folder}" ${pem_files} "${TRUSTED_KEYS_SCRIPT}")
     endif()
 
+    # ESP-IDF's and PlatformIO's own Python is on PATH during a build.
+    find_program(TRUSTED_KEYS_PYTHON NAMES python3 python REQUIRED)
+    execute_process(
+        COMMAND "${TRUSTED_KEYS_PYTHON}" "${TRUSTED_KEYS_SCRIPT}" ${pem_files}
+        RESULT_VARIABLE status OUTPUT_VARIABLE found ERROR_VARIABLE reason OUTPUT_STRIP_TRAILING_WHITESPACE)
+    if(NOT status EQUAL 0)
+        message(FATAL_ERROR "${reason}")
+    endif()
+    message(STATUS "${found}")
+
     set(entries "")
-    set(digests "")
     foreach(pem_file IN LISTS pem_files)
         file(READ "${pem_file}" pem)
-        if(pem MATCHES "PRIVATE KEY")
-            message(FATAL_ERROR
-                "${pem_file} holds a private key, which would be readable in every image. Remove it and put "
-                "the public one there: openssl rsa -in <private key> -pubout -out ${pem_file}")
-        endif()
-        if(NOT pem MATCHES "^-----BEGIN PUBLIC KEY-----")
-            message(FATAL_ERROR
-                "${pem_file} does not begin with \"-----BEGIN PUBLIC KEY-----\": expected a PEM SubjectPublicKeyInfo, "
-                "as openssl rsa -pubout writes it.")
-        endif()
-        string(SHA256 digest "${pem}")
-        if(digest IN_LIST digests)
-            message(FATAL_ERROR "${pem_file} holds the same key as another file there: a reserve must be another key.")
-        endif()
-        list(APPEND digests ${digest})
         string(APPEND entries "    R\"pem(${pem})pem\",\n")
     endforeach()
 
