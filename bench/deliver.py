@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+from typing import Any
 
 from harness import Figure, medians, report
 from lab import CONTEXT, IMAGE_BYTES, PRODUCT, connect_database, insert_image, load_handler, read_event
@@ -16,7 +17,7 @@ def main() -> None:
     handler = load_handler("deliver_firmware")
     content = os.urandom(IMAGE_BYTES)
     release = insert_image(connect_database(), content)
-    events = [chunk_event(release["version"], number % (IMAGE_BYTES // _CHUNK_BYTES)) for number in range(_CHUNKS)]
+    events = [chunk_event(release, number % (IMAGE_BYTES // _CHUNK_BYTES)) for number in range(_CHUNKS)]
 
     def ours() -> None:
         for event in events:
@@ -43,10 +44,12 @@ def main() -> None:
     )
 
 
-def chunk_event(version: str, number: int, chunk_bytes: int = _CHUNK_BYTES) -> dict[str, object]:
+def chunk_event(release: dict[str, Any], number: int, chunk_bytes: int = _CHUNK_BYTES) -> dict[str, object]:
+    """A device's request for a chunk of a release's image."""
     first = number * chunk_bytes
     event = read_event("deliver_firmware", "chunk")
-    event["pathParameters"] = {"product": PRODUCT, "version": version}
+    event["pathParameters"] = {"product": PRODUCT, "version": release["version"]}
+    event["queryStringParameters"]["release"] = release["release_id"]
     event["multiValueHeaders"]["Range"] = [f"bytes={first}-{first + chunk_bytes - 1}"]
     return event
 

@@ -76,11 +76,11 @@ def _our_polls() -> tuple[float, float]:
 
 def _our_downloads(image: bytes) -> dict[int, tuple[float, float]]:
     """Bytes per CPU-second of the function alone, and with the emulator, by the KiB of a chunk."""
-    version = insert_image(connect_database(), image)["version"]
+    release = insert_image(connect_database(), image)
     found = {}
     with Runtime(*built("DeliverFirmware")) as runtime:
         for kib in _CHUNK_KIB:
-            chunks = [chunk_event(version, number, kib * 1024) for number in range(-(-len(image) // (kib * 1024)))]
+            chunks = [chunk_event(release, number, kib * 1024) for number in range(-(-len(image) // (kib * 1024)))]
 
             def download(chunks: list[dict[str, object]] = chunks) -> None:
                 for _ in range(_DOWNLOADS):
