@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import psutil
 import pytest
@@ -210,8 +210,16 @@ def test_redirected_download_is_byte_exact_for_ranges_too(cloud, get, release):
     assert requests.get(where, timeout=30).content == release.image
     part = requests.get(where, headers={"Range": "bytes=65536-131071"}, timeout=30)
     assert (part.status_code, part.content) == (206, release.image[65536:131072])
-    # It opens one object version to whoever has it, and nothing else.
-    assert requests.get(where.replace("/releases/", "/inbox/"), timeout=30).status_code == 403
+    # It opens one object version to whoever has it, and nothing else, for a minute.
+    [version_id] = parse_qs(urlsplit(where).query)["versionId"]
+    for changed in (
+        where.replace("/releases/", "/inbox/"),
+        where.replace(version_id, "null"),
+        where.replace(f"versionId={version_id}", ""),
+        where.replace("X-Amz-Expires=60", "X-Amz-Expires=600"),
+    ):
+        assert changed != where
+        assert requests.get(changed, timeout=30).status_code == 403
 
 
 # --- bad input ------------------------------------------------------------------------------------------------------
