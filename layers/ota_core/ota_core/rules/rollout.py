@@ -95,7 +95,7 @@ def in_cohort(salt: str, mac: str, percent: float) -> bool:
 
     Both sides are exact in IEEE 754 doubles, so that Python, C++ and SQL agree at every boundary.
     """
-    return fraction(salt, mac) * 100 < percent * 2**32
+    return percent >= 100 or fraction(salt, mac) * 100 < percent * 2**32  # No fraction is beyond 100 percent.
 
 
 def next_step(rollout: Rollout | None, progress: Progress, now: datetime) -> Step:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ota_core.formats.rfc3339 import parse_time
 from ota_core.rules.release_state import ReleaseState
@@ -65,8 +65,7 @@ class _Release:
     has_list: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
+class _Asked(NamedTuple):
     product: str
     version: str
     release_id: str | None
