@@ -1,5 +1,6 @@
 """People use the web console in a real browser, against the deployed stack with a rollout under way."""
 
+import base64
 import json
 import time
 from datetime import UTC, datetime, timedelta
@@ -148,43 +149,80 @@ def test_person_signs_in_and_comes_back_to_the_view_of_the_link(browser, cloud, 
     assert "code=" not in page.url
     page.reload()
     expect(page.get_by_role("heading", name=rejected)).to_be_visible()
-    page.get_by_role("button", name="Sign out").click()
+    with page.expect_navigation(url=cloud.console_url):
+        page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_role("button", name="Sign in")).to_be_visible()
     assert page.evaluate("sessionStorage.length") == 0
+    page.go_back()
+    expect(page.get_by_role("button", name="Sign in")).to_be_visible()
+    expect(page.get_by_text(rejected)).to_have_count(0)
     context.close()
 
 
-def test_copied_tokens_bring_no_new_ones_after_the_user_signed_out(browser, cloud):
-    context = browser.new_context()
-    page = context.new_page()
-    page.set_default_timeout(PATIENCE_MS)
-    page.goto(cloud.console_url)
-    sign_in(page, cloud, "viewer")
-    copied = json.loads(page.evaluate("sessionStorage.getItem('tokens')"))["refresh"]
-    client_id = page.evaluate("fetch('config.json').then(answer => answer.json()).then(found => found.clientId)")
+@pytest.fixture
+def viewer_page(browser, cloud):
+    """The window of a viewer who has just signed in."""
+    with browser.new_context() as context:
+        context.set_default_timeout(PATIENCE_MS)
+        page = context.new_page()
+        page.goto(cloud.console_url)
+        sign_in(page, cloud, "viewer")
+        settle(page)
+        yield page
+
+
+def test_copied_tokens_bring_no_new_ones_after_the_user_signed_out(viewer_page, cloud):
+    copied = json.loads(viewer_page.evaluate("sessionStorage.getItem('tokens')"))["refresh"]
+    client_id = viewer_page.evaluate("fetch('config.json').then(answer => answer.json()).then(found => found.clientId)")
 
     def refresh():
         form = {"grant_type": "refresh_token", "client_id": client_id, "refresh_token": copied}
         return requests.post(f"{cloud.endpoint}/oauth2/token", form, timeout=60)
 
     assert refresh().status_code == 200
-    page.get_by_role("button", name="Sign out").click()
-    expect(page.get_by_role("button", name="Sign in")).to_be_visible()
+    with viewer_page.expect_navigation(url=cloud.console_url):
+        viewer_page.get_by_role("button", name="Sign out").click()
     assert (refresh().status_code, refresh().json()["error"]) == (400, "invalid_grant")
-    context.close()
 
 
-def test_user_who_cannot_reach_cognito_is_signed_out_in_this_tab(browser, cloud):
-    context = browser.new_context()
-    page = context.new_page()
-    page.set_default_timeout(PATIENCE_MS)
-    page.goto(cloud.console_url)
-    sign_in(page, cloud, "viewer")
-    page.route("**/oauth2/revoke", lambda route: route.abort())
-    page.get_by_role("button", name="Sign out").click()
-    expect(page.get_by_role("button", name="Sign in")).to_be_visible()
-    assert page.evaluate("sessionStorage.length") == 0
-    context.close()
+def test_user_who_cannot_reach_cognito_is_signed_out_in_this_tab_and_told_so(viewer_page):
+    viewer_page.route("**/oauth2/**", lambda route: route.abort())
+    viewer_page.get_by_role("button", name="Sign out").click()
+    expect(viewer_page.get_by_role("alert")).to_contain_text("signed out in this tab only")
+    expect(viewer_page.get_by_role("button", name="Sign in")).to_be_visible()
+    expect(viewer_page.get_by_role("heading", name="Releases")).to_have_count(0)
+    assert viewer_page.evaluate("sessionStorage.length") == 0
+
+
+def test_tokens_that_arrive_while_the_user_signs_out_are_not_kept(viewer_page, cloud):
+    held = {}
+    viewer_page.route("**/oauth2/*", lambda route: held.update({route.request.url.rsplit("/", 1)[1]: route}))
+    expired = base64.urlsafe_b64encode(json.dumps({"exp": 0, "username": "viewer"}).encode()).decode()
+    viewer_page.evaluate(
+        """access => {
+            const tokens = JSON.parse(sessionStorage.getItem("tokens"));
+            sessionStorage.setItem("tokens", JSON.stringify({ ...tokens, access }));
+            location.hash = "#/rejected";
+        }""",
+        f".{expired}.",
+    )
+    wait_for(viewer_page, lambda: "token" in held)
+    viewer_page.get_by_role("button", name="Sign out").click()
+    wait_for(viewer_page, lambda: "revoke" in held)
+    with viewer_page.expect_response("**/oauth2/token"):
+        held["token"].continue_()
+    with viewer_page.expect_navigation(url=cloud.console_url):
+        held["revoke"].continue_()
+    expect(viewer_page.get_by_role("button", name="Sign in")).to_be_visible()
+    assert viewer_page.evaluate("sessionStorage.length") == 0
+
+
+def wait_for(page, condition):
+    """Let the browser go on until a request that is held back has come."""
+    deadline = time.monotonic() + PATIENCE_MS / 1000
+    while not condition():
+        assert time.monotonic() < deadline
+        page.wait_for_timeout(50)
 
 
 def test_sign_in_that_was_not_begun_here_is_refused(browser, cloud):

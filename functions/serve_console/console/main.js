@@ -55,9 +55,9 @@ async function begin() {
 
 function listen() {
   addEventListener("hashchange", show);
-  document.addEventListener("visibilitychange", () => document.hidden || !isLive() || read());
+  document.addEventListener("visibilitychange", () => document.hidden || !isLive() || !user() || read());
   by("skip").addEventListener("click", (event) => { event.preventDefault(); by("main").focus(); });
-  by("sign-out").addEventListener("click", signOut);
+  by("sign-out").addEventListener("click", leave);
   by("find-go").addEventListener("click", find);
   macInput().addEventListener("keydown", (event) => event.key === "Enter" && find());
   by("live").addEventListener("click", () => {
@@ -171,6 +171,18 @@ function fail(error) {
 function again(seconds) {
   if (!isLive()) return;
   timer = setTimeout(() => (document.hidden ? again(seconds) : read()), seconds * 1000);
+}
+
+/** Sign out. Nothing stays on the page, which the browser's Back would bring up again. */
+async function leave() {
+  clearTimeout(timer);
+  reading?.abort();
+  showSignIn();
+  try {
+    await signOut();
+  } catch {
+    showSignIn("You are signed out in this tab only, because the sign-in service cannot be reached. When it can, sign in and sign out again.");
+  }
 }
 
 const isLive = () => by("live").getAttribute("aria-pressed") === "true";

@@ -55,15 +55,16 @@ export async function signIn() {
 
 /**
  * Forget the tokens, revoke them, and end the session at Cognito. A copy of the refresh token is then worth nothing
- * (RFC 7009). An access token works until it expires: API Gateway does not ask Cognito.
+ * (RFC 7009); an access token works until it expires, because API Gateway does not ask Cognito. Throws if Cognito cannot
+ * be reached.
  */
 export async function signOut() {
   const tokens = stored();
   sessionStorage.clear();
   if (tokens) {
     const body = new URLSearchParams({ client_id: configuration.clientId, token: tokens.refresh });
-    // Whether it succeeds or not, the user wants to leave; signing out at Cognito reports that it is unreachable.
-    await fetch(`${configuration.signInUrl}/oauth2/revoke`, { method: "POST", body, keepalive: true }).catch(() => undefined);
+    // Unlike the token endpoint, this one is not documented to let other origins read its answer.
+    await fetch(`${configuration.signInUrl}/oauth2/revoke`, { method: "POST", body, mode: "no-cors", keepalive: true });
   }
   location.assign(`${configuration.signInUrl}/logout?${new URLSearchParams({ client_id: configuration.clientId, logout_uri: PAGE })}`);
 }
@@ -106,6 +107,7 @@ async function fetchTokens(form) {
     throw new SessionLost("Your session has ended.");
   }
   const granted = await answer.json();
+  if (form.grant_type === "refresh_token" && !stored()) throw new SessionLost("You have signed out.");
   const tokens = { access: granted.access_token, refresh: granted.refresh_token ?? form.refresh_token };
   sessionStorage.setItem(TOKENS, JSON.stringify(tokens));
   return tokens;
