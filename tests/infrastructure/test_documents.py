@@ -178,6 +178,30 @@ def test_readme_and_comparison_round_the_costs_of_a_million_devices(project):
     assert f"${ours} for a release" in (project / "docs" / "alternatives.md").read_text()
 
 
+def test_what_attackers_can_cost_is_calculated_from_the_defaults(project, template, resources, prices):
+    page = " ".join((project / "docs" / "security.md").read_text().split())
+    default = {name: parameter.get("Default") for name, parameter in template["Parameters"].items()}
+    leaked = default["ApiQuotaPerDay"] * dollars(prices, default["SlotBytes"])
+    assert f"with the defaults, cost up to about ${round(leaked, -1):.0f} a day" in page
+    [settings] = resources["ConsoleApi"]["Properties"]["MethodSettings"]
+    largest = max(file.stat().st_size for file in (project / "functions" / "serve_console" / "console").iterdir())
+    outsider = settings["ThrottlingRateLimit"] * 30 * 86400 * dollars(prices, largest)
+    assert f"at a cost of up to about ${round(outsider, -1):.0f} a month" in page
+
+
+def dollars(prices, size):
+    """What a request costs that a function of 512 MB answers with so many bytes, in at most 50 ms."""
+    functions, logs, traces = prices["lambda"], prices["logs"], prices["x_ray"]
+    return (
+        prices["api_gateway"]["request"]
+        + functions["request"]
+        + functions["gb_second"] * 0.5 * 0.05
+        + size / 1e9 * prices["data_transfer"]["gb"]
+        + logs["gb"] * 1e-6  # about 1 KB
+        + traces["trace"] * 0.05  # 5 % are traced
+    )
+
+
 def benchmarks(project):
     return (project / "docs" / "benchmarks.md").read_text()
 
