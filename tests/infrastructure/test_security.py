@@ -21,6 +21,7 @@ ATTACKS = [
     "key compromise",
     "denial of service",
     "votes by strangers",
+    "code on the developer's machine",
 ]
 ATTACKERS = [
     "write access to the inbox",
@@ -30,6 +31,7 @@ ATTACKERS = [
     "the API key (it is in every device)",
     "a provisioning claim (for its five minutes)",
     "one device's certificate",
+    "an account on the developer's machine, or a web page that the developer visits, while the local cloud runs",
     "read access to the database",
     "write access to the database",
     "one signing key",

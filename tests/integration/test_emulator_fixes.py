@@ -474,7 +474,10 @@ def retries_as_the_retrier_says(aws):
 # What each fix replaces. The second half is what no client sees: `support/emulator_probes.py` looks at it.
 FIXES = {
     listens_on_loopback_only: ["BaseEventLoop.create_server"],
-    is_closed_to_who_does_not_sign: ["app.app"],
+    is_closed_to_who_does_not_sign: [
+        "app.app",
+        "apigateway_v1._AUTHENTICATION_GATEWAY_ERRORS['MissingAuthenticationToken']",
+    ],
     keeps_the_credentials_of_a_functions_role_secret: ["lambda_runtime.hashlib"],
     names_the_groups_in_a_refreshed_token: ["cognito._fake_token"],
     revokes_a_refresh_token: ["app._handle_cognito_body_request"],

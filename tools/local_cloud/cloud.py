@@ -488,7 +488,7 @@ def _device(state: Path, iot: IoTClient, policy: str, mac: str) -> DeviceIdentit
     device = DeviceIdentity(mac, folder / f"{name}.pem", folder / f"{name}.key")
     if not device.certificate.exists():
         made = iot.create_keys_and_certificate(setAsActive=True)
-        iot.create_thing(thingName=mac)
+        iot.create_thing(thingName=mac, attributePayload={"attributes": {"first_certificate": made["certificateId"]}})
         iot.attach_thing_principal(thingName=mac, principal=made["certificateArn"])
         iot.attach_policy(policyName=policy, target=made["certificateArn"])
         _write_private(device.key, made["keyPair"]["PrivateKey"])

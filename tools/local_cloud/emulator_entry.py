@@ -60,8 +60,8 @@ def _accept_mqtt_once_it_is_read(acceptor: Any, transport: Any) -> None:
 
 iot._MtlsAcceptor.connection_made = _accept_mqtt_once_it_is_read  # noqa: SLF001
 
-# ministack 1.5.33 takes root's calls with any signature, and those to S3 without one; it answers to every host name, and
-# lets every web page read its answers.
+# ministack 1.5.33 takes root's calls with any signature, and those to S3 without one. It answers to every host name,
+# and lets every web page read its answers.
 _serve = app.app
 _HOSTS = frozenset({"127.0.0.1", "localhost", "host.docker.internal"})  # this machine, and what containers call it
 _SIGN_IN = frozenset(
@@ -111,6 +111,9 @@ def _needs_signature(request: _Request) -> bool:
         return bool(app._execute_api_authorization_type(api, stage, request.method, path) == "AWS_IAM")  # noqa: SLF001
     if (request.method, request.path) in _SIGN_IN:
         return False
+    pool, keys, rest = request.path[1:].partition("/.well-known/jwks.json")
+    if request.method == "GET" and keys and not rest and cognito._get_pool_unscoped(pool) is not None:  # noqa: SLF001
+        return False  # API Gateway looks up the public keys of the tokens.
     if request.method == "PUT" and request.path.startswith("/_ministack/cfn-response/"):
         return False  # For a custom resource's answer, S3's presigned URL; here it has a random token.
     trade = ["AssumeRoleWithWebIdentity"]  # The token in it is the proof.
@@ -118,8 +121,8 @@ def _needs_signature(request: _Request) -> bool:
     return not (plain and parse_qs(request.body.decode("latin-1")).get("Action") == trade)
 
 
-def _signature_failure(request: _Request) -> Any:
-    """Check a request's signature as AWS does; the error, or None."""
+def _read_signature(request: _Request) -> Any:
+    """The signature that a request brings, in its headers or its query, or what is wrong with it."""
     fail = iam_evaluator.AuthError
     authorization = request.headers.get("authorization", "")
     presigned = not authorization
@@ -138,6 +141,16 @@ def _signature_failure(request: _Request) -> Any:
         return fail("SignatureDoesNotMatch", f"There were headers present which were not signed: {', '.join(unsigned)}")
     if failure := _time_failure(request, signature) if presigned else sigv4.request_time_failure(signature):
         return fail(*failure)
+    return signature
+
+
+def _signature_failure(request: _Request) -> Any:
+    """Check a request's signature as AWS does; the error, or None."""
+    fail = iam_evaluator.AuthError
+    signature = _read_signature(request)
+    if isinstance(signature, fail):
+        return signature
+    presigned = "authorization" not in request.headers
     token = request.query.get("X-Amz-Security-Token", [""])[0]
     account = responses._account_from_sts_session(signature.access_key_id) or responses.get_account_id()  # noqa: SLF001
     credential = iam_evaluator.resolve_credential(
@@ -193,6 +206,26 @@ def _refused(request: _Request, failure: Any) -> _Answer:
     return app._credential_failure(service, "", str(uuid.uuid4()), failure, request.headers)  # type: ignore[no-any-return] # noqa: SLF001
 
 
+def _read_headers(scope: Any) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in scope["headers"]:
+        name, value = raw_name.decode("latin-1").lower(), sigv4.decode_header_value(raw_value)
+        headers[name] = f"{headers[name]},{value}" if name in headers else value
+    return headers
+
+
+async def _read_body(receive: Callable[[], Awaitable[Any]]) -> bytes | None:
+    """The whole body; None if the client went away."""
+    parts, more = [], True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        parts.append(message.get("body", b""))
+        more = message.get("more_body", False)
+    return b"".join(parts)
+
+
 async def _serve_who_signs(scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Any]) -> None:
     """Let a request pass that AWS would take, and that no stranger's web page sent."""
     if scope["type"] == "lifespan":
@@ -202,24 +235,17 @@ async def _serve_who_signs(scope: Any, receive: Callable[[], Awaitable[Any]], se
         await receive()
         await send({"type": "websocket.close", "code": 1008})
         return
-    headers: dict[str, str] = {}
-    for raw_name, raw_value in scope["headers"]:
-        name, value = raw_name.decode("latin-1").lower(), sigv4.decode_header_value(raw_value)
-        headers[name] = f"{headers[name]},{value}" if name in headers else value
+    headers = _read_headers(scope)
     if reason := _refusal_of_name(headers):
-        body = json.dumps({"message": reason}).encode()
-        await app._send_response(send, 403, {"Content-Type": "application/json"}, body)  # noqa: SLF001
+        answer = json.dumps({"message": reason}).encode()
+        await app._send_response(send, 403, {"Content-Type": "application/json"}, answer)  # noqa: SLF001
         return
-    parts, more = [], True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return
-        parts.append(message.get("body", b""))
-        more = message.get("more_body", False)
+    body = await _read_body(receive)
+    if body is None:
+        return
     query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
     raw_path = (scope.get("raw_path") or quote(scope["path"]).encode()).decode("latin-1")
-    request = _Request(scope["method"], scope["path"], raw_path, query, headers, b"".join(parts))
+    request = _Request(scope["method"], scope["path"], raw_path, query, headers, body)
     if failure := _signature_failure(request) if _needs_signature(request) else None:
         await app._send_response(send, *_refused(request, failure))  # noqa: SLF001
         return
@@ -239,6 +265,10 @@ async def _serve_who_signs(scope: Any, receive: Callable[[], Awaitable[Any]], se
 
 
 app.app = _serve_who_signs
+apigateway_v1._AUTHENTICATION_GATEWAY_ERRORS["MissingAuthenticationToken"] = (  # noqa: SLF001
+    "MISSING_AUTHENTICATION_TOKEN",
+    "MissingAuthenticationTokenException",
+)
 
 # ministack 1.5.33 makes the credentials of a function's role from their names, so that anyone can make them.
 _credentials_key = secrets.token_bytes(32)
