@@ -61,6 +61,7 @@ def environment(cloud: local_cloud.LocalCloud) -> dict[str, str]:
         "POWERTOOLS_TRACE_DISABLED": "1",
         "OPERATE_RELEASES_FUNCTION": operate_releases,
         "STATE_MACHINE_ARN": cloud.outputs["StateMachineArn"],
+        "API_SECRET": "example",
         "BENCH_BUILD": str(STATE / "sam" / "build"),
     }
 

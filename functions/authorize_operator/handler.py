@@ -34,6 +34,7 @@ class Settings:
     bucket: str
     operate_releases_function: str
     state_machine_arn: str
+    api_secret: str
 
 
 SETTINGS = read_environment(Settings)
@@ -54,7 +55,7 @@ def lambda_handler(event: contracts.ApiRequest, context: LambdaContext) -> contr
     logger.info(
         "operator asked",
         extra={
-            "caller": identify(event["requestContext"]).name,
+            "caller": identify(event, SETTINGS.api_secret).name,
             "method": event["httpMethod"],
             "path": event["path"],
             "status": answered["statusCode"],
@@ -65,7 +66,7 @@ def lambda_handler(event: contracts.ApiRequest, context: LambdaContext) -> contr
 
 def operate(event: contracts.ApiRequest) -> contracts.ApiAnswer:
     """Answer the request in the caller's name, and wake an execution for the release if one should continue."""
-    caller = identify(event["requestContext"])
+    caller = identify(event, SETTINGS.api_secret)
     refuse_who_may_not(caller, event["httpMethod"])
     resource = event["resource"].removeprefix(CONSOLE_PREFIX)
     if (event["httpMethod"], resource) == ("GET", "/rejected-drops"):
@@ -78,6 +79,7 @@ def operate(event: contracts.ApiRequest) -> contracts.ApiAnswer:
             "queryStringParameters": event["queryStringParameters"],
             "body": event["body"],
             "isBase64Encoded": event["isBase64Encoded"],
+            "stageVariables": event["stageVariables"],
             "caller": caller.name,
         }
     )

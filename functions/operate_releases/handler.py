@@ -1,6 +1,7 @@
 """OperateReleases: what operators see of releases and devices, and what they do to them.
 
-The function that invokes this one has checked that the caller may make the request.
+The function that invokes this one has checked that the caller may make the request, and passes on the secret by which
+both know that it came through the API.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ from ota_core.formats.manifest import is_product
 from ota_core.formats.release_id import is_release_id
 from ota_core.formats.targets import is_tag, normalise_mac
 from ota_core.http.api_gateway import RequestRefused, answer, answer_json, path_parameter, query_parameter
+from ota_core.http.operator_identity import came_through_api, not_through_api
 from ota_core.http.operator_requests import page_limit, page_position, refuse_unknown_query
 from ota_core.rules.operator_actions import Action, ActionRefused
 from ota_core.rules.release_state import ReleaseState
@@ -37,6 +40,15 @@ MAX_TAGS = 50
 # What `state` may ask for in the list of a release's devices.
 DEVICE_STATES = (*DeviceState, FAILING_DEVICES)
 
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """See the template for each variable."""
+
+    api_secret: str
+
+
+SETTINGS = read_environment(Settings)
 DATABASE = Database(read_environment(DatabaseSettings), on_failure=log_database_failure, timeout_seconds=20)
 QUERIES: Queries = OperatorQueries(DATABASE)
 COMMANDS: Commands = OperatorCommands(DATABASE)
@@ -51,6 +63,8 @@ def lambda_handler(event: contracts.OperatorRequest, context: LambdaContext) -> 
 
 def route(event: contracts.OperatorRequest) -> contracts.OperatorAnswer:
     """Answer the request by its method and path."""
+    if not came_through_api(event, SETTINGS.api_secret):
+        raise not_through_api()
     work, parameters = ROUTES.get((event["httpMethod"], event["resource"]), (None, ()))
     if work is None:
         raise RequestRefused(404, "not_found", "There is no such path with this method.")

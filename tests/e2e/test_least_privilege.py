@@ -18,6 +18,7 @@ from botocore.exceptions import ClientError
 from local_cloud import LocalCloudError, Subscriber
 from local_cloud.devices import DeviceIdentity
 from local_cloud.stack import REGION, ROOT_ACCESS_KEY_ID
+from support.functions import read_event
 from support.logs import secrets_of
 from support.privileges import ALLOWED, Caller, Places, probes
 from support.secrets import leaks
@@ -135,6 +136,25 @@ def test_nobody_stores_in_the_inbox_what_the_pipeline_cannot_read(places, act_as
         else:
             with pytest.raises(ClientError, match="AccessDenied"):
                 put(**where, **storage)
+
+
+def test_who_may_invoke_the_operators_functions_acts_in_no_operators_name(places, pipeline, user):
+    """He chooses the whole event, and takes one that the API sent for a model."""
+    invoke = user("invoker", {"Action": "lambda:InvokeFunction", "Resource": "*"})["lambda"].invoke
+    change = {
+        "httpMethod": "PUT",
+        "resource": "/devices/{mac}/tags",
+        "path": f"/devices/{MAC}/tags",
+        "pathParameters": {"mac": MAC},
+        "body": '{"tags": ["beta"]}',
+        "caller": "arn:aws:iam::000000000000:user/boss",
+    }
+    for function in ("authorize_operator", "operate_releases"):
+        event = read_event(function, "abort") | change
+        name = places.physical[f"{function.title().replace('_', '')}Function"]
+        answered = json.load(invoke(FunctionName=name, Payload=json.dumps(event))["Payload"])
+        assert (answered["statusCode"], json.loads(answered["body"])["code"]) == (403, "not_through_the_api")
+    assert pipeline.rows("SELECT * FROM audit WHERE mac = CAST(:mac AS macaddr)", mac=MAC) == []
 
 
 # --- devices ----------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ CALLER = "arn:aws:iam::123456789012:user/operator"
 
 @pytest.fixture
 def operate(aws, monkeypatch):
-    handler = load_handler("operate_releases", monkeypatch)
+    handler = load_handler("operate_releases", monkeypatch, API_SECRET="example")
     handler.QUERIES = queries = FakeQueries()
     handler.COMMANDS = commands = FakeCommands()
 
@@ -182,6 +182,7 @@ def api(aws, monkeypatch):
         BUCKET="bucket",
         OPERATE_RELEASES_FUNCTION="operate",
         STATE_MACHINE_ARN="machine",
+        API_SECRET="example",
     )
     step_functions = boto3.client("stepfunctions")
     handler.CONTINUATION = Continuation(step_functions, "machine")
@@ -259,7 +260,8 @@ def test_operator_of_the_console_acts_in_his_own_name(api, groups):
     assert api("abort_from_console", **in_groups("abort_from_console", groups)) == api.answer
     [passed_on] = api.passed_on()
     assert passed_on == read_event("operate_releases", "abort") | {
-        "caller": "cognito:ada:00000000-0000-4000-8000-0000000000aa"
+        "stageVariables": read_event("authorize_operator", "abort_from_console")["stageVariables"],
+        "caller": "cognito:ada:00000000-0000-4000-8000-0000000000aa",
     }
 
 
@@ -291,6 +293,19 @@ def test_nobody_without_an_identity_is_heard(api):
     context["identity"]["userArn"] = None
     assert api(requestContext=context)["statusCode"] == 403
     assert api.passed_on() == []
+
+
+@pytest.mark.parametrize("variables", [None, {}, {"apiSecret": ""}, {"apiSecret": "guess"}, {"apiSecret": "examplé"}])
+def test_whoever_invokes_a_function_directly_acts_in_nobodys_name(api, operate, caplog, variables):
+    caplog.set_level("INFO")
+    for name in ("abort", "abort_from_console", "list_rejected_drops"):
+        answered = api(name, stageVariables=variables)
+        assert (answered["statusCode"], json.loads(answered["body"])["code"]) == (403, "not_through_the_api")
+    assert api.passed_on() == []
+    assert {line.caller for line in caplog.records} == {"nobody"}
+    answered = operate("abort", stageVariables=variables)
+    assert (answered.status, answered.body["code"]) == (403, "not_through_the_api")
+    assert operate.asked() is None
 
 
 def test_rejected_drops_are_listed_without_the_database(api, s3):

@@ -593,6 +593,7 @@ class Request(TypedDict):
     queryStringParameters: dict[str, str] | None
     body: str | None
     isBase64Encoded: bool
+    stageVariables: dict[str, str] | None
 
 
 class ApiRequest(Request):
@@ -605,7 +606,6 @@ class ApiRequest(Request):
     headers: dict[str, str] | None
     multiValueHeaders: dict[str, list[str]] | None
     multiValueQueryStringParameters: dict[str, list[str]] | None
-    stageVariables: dict[str, str] | None
     requestContext: dict[str, Any]
 
 

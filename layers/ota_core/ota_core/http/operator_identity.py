@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import hmac
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ota_core.http.api_gateway import RequestRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from ota_core.formats import contracts
 
 VIEWER = "viewer"
 OPERATOR = "operator"
@@ -30,20 +31,45 @@ class Caller:
     may_act: bool
 
 
-def identify(context: Mapping[str, Any]) -> Caller:
-    """Read the caller from an event's `requestContext`.
+NOBODY = Caller("nobody", may_look=False, may_act=False)
+
+
+def came_through_api(event: contracts.Request, secret: str) -> bool:
+    """Whether API Gateway sent the event, which alone adds the secret to it.
+
+    Whoever may invoke a function chooses the whole event, its `requestContext` too, and Lambda does not say who it was.
+    """
+    told = (event["stageVariables"] or {}).get("apiSecret", "")
+    return hmac.compare_digest(told.encode(), secret.encode())
+
+
+def identify(event: contracts.ApiRequest, secret: str) -> Caller:
+    """Read the caller from an event's `requestContext`; `NOBODY` if it did not come through the API.
 
     With IAM authorisation, IAM policies have already allowed this request. With a user pool, API Gateway has checked
     the token and passes on its claims; the user's groups decide what they may do.
     """
+    if not came_through_api(event, secret):
+        return NOBODY
+    context = event["requestContext"]
     claims = (context.get("authorizer") or {}).get("claims")
     if claims is None:
         arn = context["identity"].get("userArn")
-        return Caller(arn or "nobody", may_look=bool(arn), may_act=bool(arn))
+        return Caller(arn, may_look=True, may_act=True) if arn else NOBODY
     # API Gateway passes a list on as text: `viewer,operator`, or `[viewer operator]`.
     groups = set(re.split(r"[\[\], ]+", claims.get("cognito:groups") or ""))
     name = f"cognito:{claims['username']}:{claims['sub']}"
     return Caller(name, may_look=bool(groups & {VIEWER, OPERATOR}), may_act=OPERATOR in groups)
+
+
+def not_through_api() -> RequestRefused:
+    """The refusal of an event that did not come through the API."""
+    return RequestRefused(
+        403,
+        "not_through_the_api",
+        "The request did not come through API Gateway, which says who makes it. Send it to the API; if you did, "
+        "deploy the stack again: the API's secret and the function's differ.",
+    )
 
 
 def refuse_who_may_not(caller: Caller, method: str) -> None:
@@ -52,6 +78,8 @@ def refuse_who_may_not(caller: Caller, method: str) -> None:
     Raises:
         RequestRefused: 403.
     """
+    if caller == NOBODY:
+        raise not_through_api()
     if not caller.may_look:
         raise RequestRefused(
             403,
