@@ -172,6 +172,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* input, std::size_t siz
             break;
         case 3:
             read_record<ota::FailureRecord>(content.data(), content.size());
+            read_record<ota::WaitRecord>(content.data(), content.size());
             break;
         case 4:
             read_record<ota::PendingReport>(content.data(), content.size());

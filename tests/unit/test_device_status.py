@@ -74,7 +74,7 @@ def test_installed_device_runs_the_version_that_it_installed(changes, running):
 
 
 def test_success_is_the_highest_state_and_every_end_is_higher_than_what_leads_there():
-    on_the_way = {DeviceState.DOWNLOADING, DeviceState.VERIFYING, DeviceState.REBOOTING}
+    on_the_way = {DeviceState.DOWNLOADING, DeviceState.VERIFYING, DeviceState.REBOOTING, DeviceState.INTERRUPTED}
     assert max(DeviceState, key=lambda state: state.rank) is DeviceState.INSTALLED
     assert max(state.rank for state in on_the_way) < min(state.rank for state in FAILING)
     assert on_the_way | FAILING | {DeviceState.INSTALLED} == set(DeviceState)

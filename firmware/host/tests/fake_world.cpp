@@ -48,6 +48,9 @@ bool CuttableFlash::write(std::size_t offset, const void* source, std::size_t si
 
 bool CuttableFlash::erase_sector(std::size_t offset) {
     const bool torn = count();
+    if (contains(offset, kFlashSectorSize)) {
+        ++erases_[offset / kFlashSectorSize];
+    }
     if (torn && contains(offset, kFlashSectorSize)) {
         // Cells lose their charge at different rates: half an erase leaves some of the old zeros.
         for (std::size_t i = 0; i < kFlashSectorSize; ++i) {
@@ -292,7 +295,8 @@ bool World::run(const std::function<bool()>& done, std::uint64_t limit_ms) {
         if (done()) {
             return true;
         }
-        mqtt.wait(manager->step());
+        const std::uint64_t rest = manager->step();
+        mqtt.wait(static_cast<std::uint32_t>(std::min(rest, end - std::min(end, clock.now_ms))));
         if (reboot.requested) {
             return true;
         }

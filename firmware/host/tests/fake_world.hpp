@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -27,7 +28,8 @@ class CuttableFlash final : public posix::NorFlash {
 public:
     enum class Cut { before, torn, after };
 
-    explicit CuttableFlash(std::vector<std::uint8_t>& bytes) : NorFlash(bytes.data(), bytes.size()) {}
+    explicit CuttableFlash(std::vector<std::uint8_t>& bytes)
+        : NorFlash(bytes.data(), bytes.size()), erases_(bytes.size() / kFlashSectorSize) {}
 
     bool write(std::size_t offset, const void* bytes, std::size_t size) override;
     bool erase_sector(std::size_t offset) override;
@@ -36,6 +38,10 @@ public:
     void cut_at(std::uint64_t operation, Cut how);
     [[nodiscard]] std::uint64_t operations() const { return operations_; }
     [[nodiscard]] std::uint64_t bytes_written() const { return bytes_written_; }
+    /// Erases of the sector that was erased most often.
+    [[nodiscard]] std::uint64_t most_erases() const {
+        return *std::max_element(erases_.begin(), erases_.end());
+    }
 
 private:
     /// @return whether this operation is torn.
@@ -44,6 +50,7 @@ private:
 
     std::uint64_t operations_ = 0;
     std::uint64_t bytes_written_ = 0;
+    std::vector<std::uint64_t> erases_;  ///< By sector.
     std::optional<std::uint64_t> cut_at_;
     Cut how_ = Cut::before;
 };

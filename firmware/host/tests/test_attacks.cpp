@@ -578,6 +578,120 @@ TEST(Replay, ReleaseWhoseImageIsBadIsGivenUpAfterThreeTries) {
     EXPECT_EQ(world.server.image_bytes_sent, 3 * other.image.size());
 }
 
+// Wear: a sector of flash survives about 100,000 erases
+
+class Wear : public ::testing::Test {
+protected:
+    Wear() {
+        EXPECT_TRUE(world.boot());
+        for (std::int64_t i = 0; i < 2; ++i) {
+            Release release = World::release(i == 0 ? "2.0.0" : "2.1.0");
+            release.sequence += i;
+            world.serve(release);
+            announcements.push_back(release.notification());
+            withdrawals.push_back(R"({"release_id":")" + release.id() + R"(","withdrawn":true})");
+        }
+        world.server.ms_per_read = 200;  // For 1400 bytes.
+    }
+
+    /// Announces one release after the other every four seconds, and withdraws each before its image is
+    /// whole.
+    void announce_and_withdraw(std::uint64_t ms) {
+        for (std::uint64_t round = 0; round < ms / 4000; ++round) {
+            world.notify(announcements[round % 2]);
+            world.run_for(3900);
+            world.notify(withdrawals[round % 2]);
+            world.run_for(100);
+        }
+    }
+
+    /// The same for half a day, with a restart every four hours.
+    void attack_for_half_a_day() {
+        for (int restart = 0; restart < 3; ++restart) {
+            announce_and_withdraw(4 * kHour_ms);
+            ASSERT_TRUE(world.boot());
+        }
+    }
+
+    World world;
+    std::vector<std::string> announcements;
+    std::vector<std::string> withdrawals;
+};
+
+TEST_F(Wear, GenuineReleasesAnnouncedInTurnKeepTheDeviceNeitherBusyNorFromUpdating) {
+    announce_and_withdraw(kHour_ms / 6);
+    EXPECT_TRUE(world.recorder.saw(Reason::started_too_often));
+    EXPECT_LE(world.flash->most_erases(), 8U);
+    // The one that is begun is gone on with, whenever it is announced.
+    EXPECT_EQ(world.running_version(), "2.1.0");
+}
+
+TEST_F(Wear, GenuineReleasesAnnouncedInTurnOverALinkThatIsCutStartAFewTimesADay) {
+    int reads = 0;
+    world.server.cut = [&] { return ++reads % 5 == 0; };  // Before the first chunk is complete.
+    attack_for_half_a_day();
+    EXPECT_LE(world.flash->most_erases(), 8U + 12 / 4);
+    EXPECT_GE(world.flash->most_erases(), 8U);
+}
+
+TEST_F(Wear, GenuineReleasesAnnouncedInTurnWithoutAServerWriteLittle) {
+    // Each failure to reach it is stored, and each other release begins to count anew.
+    world.server.take_over = [](const FakeServer::Seen&) {
+        FakeServer::Answer answer;
+        answer.result = HttpResult::unreachable;
+        return answer;
+    };
+    attack_for_half_a_day();
+    EXPECT_LT(world.flash->operations(), 100U);
+}
+
+// A broker that is cut off
+
+TEST(Cut, BrokerThatIsAwayDuringThreeTrialsDoesNotMakeTheReleaseFail) {
+    World world;
+    ASSERT_TRUE(world.boot());
+    const Release release = World::release();
+    world.serve(release);
+    world.server.check_in_body = release.notification();
+    for (int trial = 0; trial < 3; ++trial) {
+        ASSERT_TRUE(world.run([] { return false; })) << world.recorder.names();
+        ASSERT_TRUE(world.boot());
+        ASSERT_EQ(world.manager->state(), UpdateState::self_test);
+        world.mqtt.is_connected = false;
+        ASSERT_TRUE(world.run([] { return false; }, 301 * 1000));
+        ASSERT_TRUE(world.boot());
+        EXPECT_EQ(world.running_version(), "1.0.0");
+        world.mqtt.is_connected = true;
+        world.run_for(60000);
+    }
+    EXPECT_TRUE(world.run_to_report("installed", 8 * 24 * kHour_ms)) << world.recorder.names();
+    EXPECT_EQ(world.running_version(), "2.0.0");
+    EXPECT_EQ(world.server.image_bytes_sent, release.image.size());
+    for (const char* reason : {"self_test_timed_out", "boot_failed", "failed_before"}) {
+        for (const char* state : {"failed:", "rolled_back:", "rejected:"}) {
+            EXPECT_FALSE(world.recorder.saw_state(std::string(state) + reason)) << state << reason;
+        }
+    }
+}
+
+TEST(Cut, NewAppIsNotStartedWithoutABroker) {
+    World world;
+    ASSERT_TRUE(world.boot());
+    const Release release = World::release();
+    world.serve(release);
+    world.server.check_in_body = release.notification();
+    ASSERT_TRUE(world.run([&] { return world.recorder.saw("chunk_confirmed"); }));
+    world.mqtt.is_connected = false;
+    world.run_for(24 * kHour_ms);
+    EXPECT_EQ(world.boots, 1);
+    EXPECT_TRUE(world.recorder.saw(Reason::broker_unreachable));
+    EXPECT_GT(world.recorder.count("checked_in"), 20U);
+    world.mqtt.is_connected = true;
+    EXPECT_TRUE(world.run_to_report("installed", 120 * 1000));
+    EXPECT_EQ(world.boots, 2);
+    EXPECT_EQ(world.server.image_bytes_sent, release.image.size());
+}
+
 // Each reason for a refusal is provoked above or in test_update.cpp.
 
 TEST(Reasons, EveryOneOfARefusalIsReachedInThisFile) {

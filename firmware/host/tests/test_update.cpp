@@ -123,8 +123,9 @@ TEST_F(Update, ChecksInOnBootAndEveryHourOrSo) {
     world.run_for(10 * kHour_ms);
     std::size_t check_ins = 0;
     for (const FakeServer::Seen& request : world.server.requests) {
-        EXPECT_EQ(request.url,
-                  "http://api.test/v1/devices/AA:BB:CC:DD:EE:01/update?product=sensor&chip=esp32&version=1.0.0");
+        EXPECT_EQ(
+            request.url,
+            "http://api.test/v1/devices/AA:BB:CC:DD:EE:01/update?product=sensor&chip=esp32&version=1.0.0");
         ++check_ins;
     }
     EXPECT_GE(check_ins, 10U);
@@ -516,8 +517,58 @@ TEST_F(Update, AppThatHearsNoBrokerGoesBack) {
     EXPECT_EQ(world.slots->running_slot(), 0);
     EXPECT_EQ(world.slots->state(1), SlotState::invalid);
     world.mqtt.is_connected = true;
-    ASSERT_TRUE(world.run_to_report("rolled_back:self_test_timed_out"));
+    ASSERT_TRUE(world.run_to_report("interrupted:self_test_timed_out"));
     EXPECT_EQ(world.stored_sequence(), 0);
+    EXPECT_FALSE(NVSStorageHandler(*world.store).failure());
+}
+
+TEST_F(Update, TrialThatReachesNoBrokerIsRepeatedEverLaterButAlwaysAgain) {
+    world.server.check_in_body = release.notification();
+    ASSERT_TRUE(world.run([] { return false; }));
+    for (const std::uint64_t hours : {1U, 8U, 24U, 168U, 168U}) {
+        world.mqtt.is_connected = false;
+        ASSERT_TRUE(world.boot());
+        ASSERT_TRUE(world.run([] { return false; }));
+        world.mqtt.is_connected = true;
+        ASSERT_TRUE(world.boot());
+        // Even a device that is restarted every 50 minutes gets through the wait: three quarters of an hour
+        // of them count.
+        std::uint64_t restarts = 0;
+        while (!world.run([] { return false; }, 50 * 60000)) {
+            ASSERT_TRUE(world.boot());
+            ++restarts;
+        }
+        EXPECT_GE(restarts, hours * 60 / 45 - 1);
+        EXPECT_LE(restarts, hours * 60 / 45 * 5 / 4 + 1);
+    }
+    ASSERT_TRUE(world.run_to_report("installed"));
+    EXPECT_EQ(world.server.image_bytes_sent, release.image.size());
+
+    // The next release does not wait.
+    Release next = World::release("2.1.0");
+    next.sequence = 101;
+    world.serve(next);
+    world.server.check_in_body = next.notification();
+    EXPECT_TRUE(world.run_to_report("installed", 2 * kHour_ms));
+}
+
+TEST_F(Update, NewerReleaseDoesNotWaitForTheInterruptedTrialOfAnother) {
+    world.notify(release.notification());
+    ASSERT_TRUE(world.run([] { return false; }));
+    world.mqtt.is_connected = false;
+    ASSERT_TRUE(world.boot());
+    ASSERT_TRUE(world.run([] { return false; }));
+    world.mqtt.is_connected = true;
+    ASSERT_TRUE(world.boot());
+    world.notify(release.notification());
+    world.run_for(60000);
+    EXPECT_TRUE(world.recorder.saw(Reason::trial_interrupted));
+    Release next = World::release("2.1.0");
+    next.sequence = 101;
+    world.serve(next);
+    world.notify(next.notification());
+    EXPECT_TRUE(world.run_to_report("installed", 60000));
+    EXPECT_EQ(world.running_version(), "2.1.0");
 }
 
 TEST_F(Update, AppThatFailsItsOwnTestGoesBack) {
@@ -674,6 +725,51 @@ TEST_F(Update, DamageToTheSlotDuringPowerLossIsFound) {
     world.notify(release.notification());
     ASSERT_TRUE(world.run_to_report("installed"));
     EXPECT_TRUE(world.recorder.saw_state("failed:image_sha256_mismatch"));
+}
+
+TEST_F(Update, ReleasesAFewTimesADayAreNeverDelayed) {
+    std::uint64_t cut_at = 0;  // None gets further than three chunks.
+    world.server.cut = [&] { return world.server.image_bytes_sent > cut_at; };
+    constexpr int kReleases = 60;
+    for (int number = 0; number < kReleases; ++number) {
+        Release next = World::release("2.0." + std::to_string(number));
+        next.sequence = 100 + number;
+        world.serve(next);
+        cut_at = world.server.image_bytes_sent + 3 * World::kChunk;
+        const std::size_t started = world.recorder.count("download_started");
+        world.notify(next.notification());
+        world.run_for(1000);
+        EXPECT_EQ(world.recorder.count("download_started"), started + 1) << number;
+        world.run_for(4 * kHour_ms);
+    }
+    EXPECT_FALSE(world.recorder.saw(Reason::started_too_often));
+}
+
+TEST_F(Update, StartsThatGetNowhereAreCountedThroughRestarts) {
+    world.config.chunk_size = 32768;
+    world.server.check_in_body = release.notification();
+    // Switches the device off and on, and off when this many bytes have arrived. @return where it started.
+    const auto start = [&](std::uint64_t bytes) -> std::int64_t {
+        world.recorder.events.clear();
+        world.server.image_bytes_sent = 0;
+        EXPECT_TRUE(world.boot());
+        world.run([&] { return world.server.image_bytes_sent > bytes; }, 60000);
+        for (const Recorder::Event& event : world.recorder.events) {
+            if (event.name == "download_started") {
+                return event.value;
+            }
+        }
+        return -1;
+    };
+    EXPECT_EQ(start(40000), 0);  // One chunk is confirmed, so the next start is free.
+    for (int i = 0; i < 8; ++i) {
+        EXPECT_EQ(start(20000), 32768) << i;
+    }
+    EXPECT_EQ(start(20000), -1);
+    EXPECT_TRUE(world.recorder.saw(Reason::started_too_often));
+    EXPECT_FALSE(world.run([&] { return world.recorder.saw("download_started"); }, 3 * kHour_ms));
+    EXPECT_TRUE(world.run_to_report("installed", kHour_ms));
+    EXPECT_EQ(NVSStorageHandler(*world.store).waits().starts_min, 0);
 }
 
 TEST_F(Update, ServerErrorsAreWaitedOutAsItAsks) {
@@ -991,10 +1087,10 @@ TEST_F(Update, MessageOfAForeignTopicIsNotRead) {
 
 constexpr auto kStates = {UpdateState::self_test, UpdateState::idle, UpdateState::waiting,
                           UpdateState::downloading, UpdateState::restarting};
-constexpr auto kTriggers = {UpdateTrigger::trial_began,     UpdateTrigger::trial_passed,
-                            UpdateTrigger::trial_failed,    UpdateTrigger::release_accepted,
-                            UpdateTrigger::release_dropped, UpdateTrigger::wait_over,
-                            UpdateTrigger::download_failed, UpdateTrigger::image_activated};
+constexpr auto kTriggers = {
+    UpdateTrigger::trial_began,      UpdateTrigger::trial_passed,    UpdateTrigger::trial_failed,
+    UpdateTrigger::release_accepted, UpdateTrigger::release_dropped, UpdateTrigger::wait_over,
+    UpdateTrigger::download_failed,  UpdateTrigger::postponed,       UpdateTrigger::image_activated};
 static_assert(kStates.size() == kUpdateStateCount && kTriggers.size() == kUpdateTriggerCount);
 
 UpdateState after(std::initializer_list<UpdateTrigger> triggers) {
@@ -1011,6 +1107,7 @@ TEST(UpdateStateTable, LeadsFromBootToRestart) {
     EXPECT_EQ(after({T::release_accepted, T::wait_over}), UpdateState::downloading);
     EXPECT_EQ(after({T::release_accepted, T::wait_over, T::image_activated}), UpdateState::restarting);
     EXPECT_EQ(after({T::release_accepted, T::wait_over, T::download_failed}), UpdateState::waiting);
+    EXPECT_EQ(after({T::release_accepted, T::wait_over, T::postponed}), UpdateState::waiting);
     EXPECT_EQ(after({T::release_accepted, T::wait_over, T::release_accepted}), UpdateState::waiting);
     EXPECT_EQ(after({T::release_accepted, T::release_dropped}), UpdateState::idle);
     EXPECT_EQ(after({T::release_accepted, T::wait_over, T::release_dropped}), UpdateState::idle);

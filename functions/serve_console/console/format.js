@@ -26,6 +26,7 @@ export const DEVICE_STATES = {
   downloading: "Downloading",
   verifying: "Verifying",
   rebooting: "Rebooting",
+  interrupted: "Interrupted",
   failed: "Failed",
   rejected: "Rejected",
   rolled_back: "Rolled back",

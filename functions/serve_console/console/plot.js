@@ -13,7 +13,7 @@ const MARGIN = { top: 18, right: 12, bottom: 26, left: 52 };
  * From the bottom up: finished, failed, in progress.
  * @type {Api.DeviceState[]}
  */
-const STACK = ["installed", "rolled_back", "rejected", "failed", "rebooting", "verifying", "downloading"];
+const STACK = ["installed", "rolled_back", "rejected", "failed", "interrupted", "rebooting", "verifying", "downloading"];
 const TICKS = 4;
 
 /**

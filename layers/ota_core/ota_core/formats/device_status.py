@@ -28,6 +28,7 @@ class DeviceState(StrEnum):
     DOWNLOADING = "downloading"
     VERIFYING = "verifying"
     REBOOTING = "rebooting"
+    INTERRUPTED = "interrupted"
     FAILED = "failed"
     REJECTED = "rejected"
     ROLLED_BACK = "rolled_back"
@@ -50,11 +51,11 @@ REASONS = frozenset(
     not_in_cohort image_too_large failed_before
     server_unreachable tls_failed connection_lost http_forbidden http_not_found release_withdrawn
     http_range_not_satisfiable http_too_many_requests http_server_error http_unexpected_status http_redirect_refused
-    range_ignored content_range_mismatch etag_mismatch too_many_bytes download_too_slow
+    range_ignored content_range_mismatch etag_mismatch too_many_bytes download_too_slow started_too_often
     image_bad_header image_wrong_chip image_no_app_description app_version_mismatch image_sha256_mismatch
     image_bad_signature image_not_bootable
     out_of_memory flash_error storage_error
-    self_test_timed_out self_test_failed boot_failed
+    broker_unreachable trial_interrupted self_test_timed_out self_test_failed boot_failed
     """.split()  # noqa: SIM905 - a line for each would be long
 )
 # Reasons of a device that does not need the release: it runs this version or a newer one. These are not failures.

@@ -11,6 +11,8 @@ namespace ota {
 namespace {
 
 constexpr std::uint32_t kSecond_ms = 1000;
+/// Between two checks whether the broker can be reached.
+constexpr std::uint32_t kBrokerPoll_ms = 60 * kSecond_ms;
 
 /// Faults of the image itself: to continue the download would not help.
 bool is_about_image(Reason reason) {
@@ -60,6 +62,9 @@ Reason Download::work(std::uint64_t now) {
 
 Reason Download::begin() {
     const AcceptedRelease& release = *context_.release;
+    if (const Reason reason = context_.patience.may_try(release.sequence); reason != Reason::none) {
+        return reason;
+    }
     DownloadState& state = state_.emplace();
     state.buffer.reset(new (std::nothrow) std::uint8_t[kBufferSize]);
     if (!state.buffer) {
@@ -68,6 +73,11 @@ Reason Download::begin() {
     verifier_.begin_image();
     if (const Reason reason = resume_from_flash(); reason != Reason::none) {
         return reason;
+    }
+    if (state.written < release.size) {
+        if (const Reason reason = context_.patience.start(state.written); reason != Reason::none) {
+            return reason;
+        }
     }
     if (state.written == 0 && !context_.storage.set(DownloadProgress{release.sha256, 0})) {
         // Progress of another image in the slot must be forgotten before the slot is overwritten.
@@ -231,6 +241,9 @@ Reason Download::watch_rate(std::uint64_t now) {
 
 Reason Download::finish() {
     MqttClient& mqtt = context_.ports.mqtt;
+    if (!mqtt.connected()) {
+        return Reason::broker_unreachable;  // The trial would be interrupted.
+    }
     if (!mqtt.claim()) {
         return Reason::none;  // A message is arriving. It comes first, because the heap cannot hold both.
     }
@@ -273,8 +286,20 @@ Reason Download::verify_and_activate() {
 }
 
 Download::Result Download::fail(Reason reason) {
-    if (reason == Reason::release_expired || reason == Reason::release_withdrawn) {
-        return {Result::Next::drop, reason};
+    switch (reason) {
+        case Reason::release_expired:
+        case Reason::release_withdrawn:
+            return {Result::Next::drop, reason};
+        case Reason::broker_unreachable:
+            give_up_buffer();
+            return {Result::Next::postpone, reason, kBrokerPoll_ms};
+        case Reason::started_too_often:
+        case Reason::trial_interrupted:
+            end();
+            return {Result::Next::postpone, reason,
+                    context_.patience.until_tick_ms(context_.ports.clock.uptime_ms())};
+        default:
+            break;
     }
     Result result = is_about_image(reason) ? fail_image(reason) : fail_try(reason);
     if (reason == Reason::http_not_found) {

@@ -11,6 +11,7 @@ constexpr char kInstalledKey[] = "installed";
 constexpr char kPendingKey[] = "pending";
 constexpr char kProgressKey[] = "progress";
 constexpr char kFailureKey[] = "failure";
+constexpr char kWaitsKey[] = "waits";
 constexpr char kReportKey[] = "report";
 
 /// First byte of every record. Increase it when the layout of any record changes.
@@ -169,6 +170,16 @@ bool decode(const std::uint8_t* bytes, std::size_t size, FailureRecord& record) 
     return reader.finish();
 }
 
+bool decode(const std::uint8_t* bytes, std::size_t size, WaitRecord& record) {
+    RecordReader reader(bytes, size);
+    record.starts_min = reader.number<std::uint16_t>();
+    record.start_offset = reader.number<std::uint32_t>();
+    record.sequence = reader.number<std::int64_t>();
+    record.interruptions = reader.number<std::uint8_t>();
+    record.trial_min = reader.number<std::uint16_t>();
+    return reader.finish();
+}
+
 bool decode(const std::uint8_t* bytes, std::size_t size, PendingReport& record) {
     RecordReader reader(bytes, size);
     record.release_id = reader.text();
@@ -192,6 +203,10 @@ std::optional<DownloadProgress> NVSStorageHandler::progress() const {
 
 std::optional<FailureRecord> NVSStorageHandler::failure() const {
     return load<FailureRecord>(store_, kFailureKey);
+}
+
+WaitRecord NVSStorageHandler::waits() const {
+    return load<WaitRecord>(store_, kWaitsKey).value_or(WaitRecord{});
 }
 
 std::optional<PendingReport> NVSStorageHandler::report() const {
@@ -240,6 +255,16 @@ bool NVSStorageHandler::set(const FailureRecord& record) {
     return writer.store(store_, kFailureKey);
 }
 
+bool NVSStorageHandler::set(const WaitRecord& record) {
+    RecordWriter writer;
+    writer.number(record.starts_min, 2);
+    writer.number(record.start_offset, 4);
+    writer.number(static_cast<std::uint64_t>(record.sequence), 8);
+    writer.number(record.interruptions, 1);
+    writer.number(record.trial_min, 2);
+    return writer.store(store_, kWaitsKey);
+}
+
 bool NVSStorageHandler::set(const PendingReport& record) {
     RecordWriter writer;
     writer.text(record.release_id);
@@ -259,6 +284,10 @@ bool NVSStorageHandler::clear_progress() {
 
 bool NVSStorageHandler::clear_failure() {
     return store_.erase(kFailureKey) == PortResult::ok;
+}
+
+bool NVSStorageHandler::clear_waits() {
+    return store_.erase(kWaitsKey) == PortResult::ok;
 }
 
 bool NVSStorageHandler::clear_report() {

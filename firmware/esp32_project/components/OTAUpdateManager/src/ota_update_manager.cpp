@@ -21,8 +21,14 @@ std::uint32_t rest(std::uint64_t now, std::uint64_t until) {
 
 OTAUpdateManager::OTAUpdateManager(const UpdateConfig& config, const UpdatePorts& ports,
                                    UpdateObserver& observer)
-    : context_{config, ports, observer, NVSStorageHandler(ports.store), BackOff(config, ports.random),
-               {},     {}},
+    : context_{config,
+               ports,
+               observer,
+               NVSStorageHandler(ports.store),
+               BackOff(config, ports.random),
+               Patience(context_.storage, context_.back_off),
+               {},
+               {}},
       reporter_(context_),
       verifier_(config.trusted_keys),
       api_(ports.http, ports.clock, config),
@@ -46,6 +52,7 @@ std::uint32_t OTAUpdateManager::step() {
     if (state_ == UpdateState::restarting) {
         return step_restart(now);
     }
+    context_.patience.tick(now);
     reporter_.deliver_report();
     receive_messages();
     if (state_ == UpdateState::waiting && now >= start_at_ms_) {
@@ -109,6 +116,11 @@ std::uint32_t OTAUpdateManager::step_download(std::uint64_t now) {
             go(UpdateTrigger::download_failed);
             reporter_.event("download_failed", result.reason);
             reporter_.event("retry", "delay_ms", result.delay_ms);
+            break;
+        case Download::Result::Next::postpone:
+            start_at_ms_ = now + result.delay_ms;
+            go(UpdateTrigger::postponed);
+            reporter_.event("postponed", result.reason);
             break;
         case Download::Result::Next::drop:
             drop_release(result.reason);

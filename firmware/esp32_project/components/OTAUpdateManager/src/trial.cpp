@@ -73,9 +73,9 @@ bool Trial::settle_pending_update(const std::optional<Sha256Digest>& running_hea
     } else if (pending->slot == running) {
         // It gave itself up, but the bootloader found no other app that runs.
         run_as(*pending);
-        record_failure(*pending, UpdateStatus::failed);
+        record_end(*pending, UpdateStatus::failed);
     } else if (pending->boots > 0 || undone) {
-        record_failure(*pending, UpdateStatus::rolled_back);
+        record_end(*pending, UpdateStatus::rolled_back);
     } else if (!context_.storage.clear_pending()) {  // The power failed before it was activated.
         reporter_.storage_failed();
     }
@@ -101,21 +101,30 @@ void Trial::commit(const PendingUpdate& pending) {
     context_.running.sequence = pending.sequence;
     run_as(pending);
     reporter_.report_outcome(pending.release_id, pending.version, UpdateStatus::installed, {});
-    if (!storage.clear_failure() || !storage.clear_progress() || !storage.clear_pending()) {
+    if (!storage.clear_failure() || !storage.clear_waits() || !storage.clear_progress() ||
+        !storage.clear_pending()) {
         reporter_.storage_failed();
     }
     context_.observer.on_event(
         {"installed", pending.release_id, pending.version, Reason::none, "sequence", pending.sequence});
 }
 
-void Trial::record_failure(const PendingUpdate& pending, UpdateStatus status) {
-    FailureRecord failure = context_.storage.failures_of(pending.sequence);
-    ++failure.attempts;
+/// Records that the new app gave itself up or was undone.
+void Trial::record_end(const PendingUpdate& pending, UpdateStatus if_failed) {
     std::string_view reason = pending.verdict;
     if (reason.empty()) {
         reason = to_string(Reason::boot_failed);
     }
-    const bool stored = context_.storage.set(failure);
+    FailureRecord failure = context_.storage.failures_of(pending.sequence);
+    const bool interrupted = reason == to_string(Reason::self_test_timed_out);
+    bool stored = false;
+    if (interrupted) {
+        stored = context_.patience.interrupt(pending.sequence);
+    } else {
+        ++failure.attempts;
+        stored = context_.storage.set(failure);
+    }
+    const UpdateStatus status = interrupted ? UpdateStatus::interrupted : if_failed;
     reporter_.report_outcome(pending.release_id, pending.version, status, reason);
     if (!stored || !context_.storage.clear_pending()) {
         reporter_.storage_failed();
@@ -159,7 +168,8 @@ Trial::Verdict Trial::step(std::uint64_t now) {
 }
 
 void Trial::give_up(Reason reason) {
-    reporter_.event("self_test_failed", reason);
+    reporter_.event(reason == Reason::self_test_timed_out ? "self_test_interrupted" : "self_test_failed",
+                    reason);
     auto pending = context_.storage.pending();
     if (pending) {
         pending->verdict = to_string(reason);

@@ -41,12 +41,13 @@ public:
 
     struct Result {
         enum class Next : std::uint8_t {
-            step,     ///< There is more to do.
-            restart,  ///< The new image is activated.
-            retry,    ///< Interrupted, for `reason`: try again after `delay_ms`.
-            drop,     ///< The release has expired or was withdrawn, as `reason` says.
-            forget,   ///< The API does not offer the release: a check-in says what it offers.
-            give_up,  ///< The release failed too often.
+            step,      ///< There is more to do.
+            restart,   ///< The new image is activated.
+            retry,     ///< Interrupted, for `reason`: try again after `delay_ms`.
+            postpone,  ///< Nothing failed, but for `reason` it has to wait: ask again after `delay_ms`.
+            drop,      ///< The release has expired or was withdrawn, as `reason` says.
+            forget,    ///< The API does not offer the release: a check-in says what it offers.
+            give_up,   ///< The release failed too often.
         };
         Next next = Next::step;
         Reason reason = Reason::none;

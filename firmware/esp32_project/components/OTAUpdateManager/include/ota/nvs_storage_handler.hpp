@@ -43,6 +43,15 @@ struct FailureRecord {
     std::uint16_t link_failures = 0;  ///< Failed tries to download since the last new chunk.
 };
 
+/// What is left of the waits of hours and days; see Patience.
+struct WaitRecord {
+    std::uint16_t starts_min = 0;    ///< Minutes until all starts of a download are free again.
+    std::uint32_t start_offset = 0;  ///< Where the last start began to write.
+    std::int64_t sequence = 0;       ///< The release whose trial was interrupted last.
+    std::uint8_t interruptions = 0;  ///< Of its trials; not counted beyond the longest wait.
+    std::uint16_t trial_min = 0;     ///< Minutes until its next trial.
+};
+
 /// A final status that the cloud has not acknowledged yet.
 struct PendingReport {
     std::string release_id;
@@ -64,6 +73,7 @@ public:
     [[nodiscard]] std::optional<PendingUpdate> pending() const;
     [[nodiscard]] std::optional<DownloadProgress> progress() const;
     [[nodiscard]] std::optional<FailureRecord> failure() const;
+    [[nodiscard]] WaitRecord waits() const;  ///< No waits if there is no record.
     [[nodiscard]] std::optional<PendingReport> report() const;
 
     /// The failures of this release so far: none if the record is of another release.
@@ -73,11 +83,13 @@ public:
     [[nodiscard]] bool set(const PendingUpdate& record);
     [[nodiscard]] bool set(const DownloadProgress& record);
     [[nodiscard]] bool set(const FailureRecord& record);
+    [[nodiscard]] bool set(const WaitRecord& record);
     [[nodiscard]] bool set(const PendingReport& record);
 
     [[nodiscard]] bool clear_pending();
     [[nodiscard]] bool clear_progress();
     [[nodiscard]] bool clear_failure();
+    [[nodiscard]] bool clear_waits();
     [[nodiscard]] bool clear_report();
     [[nodiscard]] bool forget_link_failures(std::int64_t sequence);
 
@@ -90,6 +102,7 @@ bool decode(const std::uint8_t* bytes, std::size_t size, InstalledRelease& recor
 bool decode(const std::uint8_t* bytes, std::size_t size, PendingUpdate& record);
 bool decode(const std::uint8_t* bytes, std::size_t size, DownloadProgress& record);
 bool decode(const std::uint8_t* bytes, std::size_t size, FailureRecord& record);
+bool decode(const std::uint8_t* bytes, std::size_t size, WaitRecord& record);
 bool decode(const std::uint8_t* bytes, std::size_t size, PendingReport& record);
 
 }  // namespace ota

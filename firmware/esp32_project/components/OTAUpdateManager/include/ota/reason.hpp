@@ -45,6 +45,7 @@
     X(etag_mismatch)                                                          \
     X(too_many_bytes)                                                         \
     X(download_too_slow)                                                      \
+    X(started_too_often)                                                      \
     /* The image. */                                                          \
     X(image_bad_header)                                                       \
     X(image_wrong_chip)                                                       \
@@ -58,6 +59,8 @@
     X(flash_error)                                                            \
     X(storage_error)                                                          \
     /* The new app on its trial. */                                           \
+    X(broker_unreachable)                                                     \
+    X(trial_interrupted)                                                      \
     X(self_test_timed_out)                                                    \
     X(self_test_failed)                                                       \
     X(boot_failed)

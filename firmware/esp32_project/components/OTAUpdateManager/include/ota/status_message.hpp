@@ -7,13 +7,14 @@
 /// States of a release on a device, as devices report them. The cloud keeps the highest; lowest first. Tests
 /// hold this list and the pipeline's to tests/vectors/device_status.json. Their numbers are neither stored
 /// nor sent.
-#define OTA_UPDATE_STATUSES(X)                                                                   \
-    X(downloading) /* With a reason: interrupted, and to be resumed. */                          \
-    X(verifying)                                                                                 \
-    X(rebooting) /* Before the restart, and, with the new running_version, on trial after it. */ \
-    X(failed)    /* The image was bad; tried again later, up to the limit of attempts. */        \
-    X(rejected)  /* Refused before a byte was fetched, or given up for good. */                  \
-    X(rolled_back)                                                                               \
+#define OTA_UPDATE_STATUSES(X)                                                                     \
+    X(downloading) /* With a reason: interrupted, and to be resumed. */                            \
+    X(verifying)                                                                                   \
+    X(rebooting)   /* Before the restart, and, with the new running_version, on trial after it. */ \
+    X(interrupted) /* The trial reached no broker, and the old app runs: tried again later. */     \
+    X(failed)      /* The image was bad; tried again later, up to the limit of attempts. */        \
+    X(rejected)    /* Refused before a byte was fetched, or given up for good. */                  \
+    X(rolled_back)                                                                                 \
     X(installed)
 
 namespace ota {

@@ -7,6 +7,7 @@
 #include "ota/back_off.hpp"
 #include "ota/heap_text.hpp"
 #include "ota/nvs_storage_handler.hpp"
+#include "ota/patience.hpp"
 #include "ota/sha256.hpp"
 #include "ota/update_config.hpp"
 
@@ -44,6 +45,7 @@ struct UpdateContext {
     UpdateObserver& observer;
     NVSStorageHandler storage;
     BackOff back_off;
+    Patience patience;
     RunningApp running;  ///< Only Trial writes it.
     /// The release under way. NotificationIntake sets it, the manager clears it.
     std::optional<AcceptedRelease> release;

@@ -19,14 +19,15 @@ inline constexpr std::size_t kUpdateStateCount = 5;
 enum class UpdateTrigger : std::uint8_t {
     trial_began,       ///< At boot: the running app must prove itself.
     trial_passed,      ///< It has proven itself.
-    trial_failed,      ///< It has failed, and was given up.
+    trial_failed,      ///< It has failed or was interrupted, and was given up.
     release_accepted,  ///< Possibly in place of another one under way.
     release_dropped,   ///< Withdrawn, expired, disowned by a check-in, or failed for good.
     wait_over,         ///< The delay or back-off has passed.
     download_failed,   ///< It will be tried again later.
+    postponed,         ///< Nothing failed, but it is not the time for it.
     image_activated,   ///< The new image is the one to boot.
 };
-inline constexpr std::size_t kUpdateTriggerCount = 8;
+inline constexpr std::size_t kUpdateTriggerCount = 9;
 
 /// The life of an update. A device always boots into `idle`: what an earlier boot left is in NVS and
 /// otadata. Only the restart itself ends `restarting`.
@@ -50,6 +51,7 @@ constexpr UpdateState next_state(UpdateState state, UpdateTrigger trigger) {
         /* release_dropped  */ {kSame,     kSame,     kIdle,     kIdle,      kSame},
         /* wait_over        */ {kSame,     kSame,     kDownload, kSame,      kSame},
         /* download_failed  */ {kSame,     kSame,     kSame,     kWaiting,   kSame},
+        /* postponed        */ {kSame,     kSame,     kSame,     kWaiting,   kSame},
         /* image_activated  */ {kSame,     kSame,     kSame,     kRestart,   kSame},
     }};
     // clang-format on
