@@ -86,6 +86,7 @@ private:
 ota::UpdateConfig device_config() {
     ota::UpdateConfig config;
     config.product = "demo-sensor";
+    config.chip = "esp32s3";
     config.api_url = "https://api.example";
     config.api_key = "key";
     return config;

@@ -63,8 +63,8 @@ std::string Release::notification() const {
 }
 
 std::string Release::notification_with(const std::string& envelope) const {
-    return R"({"release_id":")" + (claimed_id.empty() ? id() : claimed_id) + R"(","product":")" + product + R"(","version":")" +
-           (announced_version.empty() ? version : announced_version) +
+    return R"({"release_id":")" + (claimed_id.empty() ? id() : claimed_id) + R"(","product":")" + product +
+           R"(","version":")" + (announced_version.empty() ? version : announced_version) +
            R"(","url":"https://elsewhere.example/firmware","size":)" + std::to_string(image.size()) +
            R"(,"sha256":")" + sha256_hex(image) + R"(","signature":")" + image_signature_of(*this) +
            R"(","changelog":"Mend the clock","manifest":)" + envelope + more_notification + "}";

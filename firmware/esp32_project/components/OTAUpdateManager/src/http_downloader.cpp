@@ -7,8 +7,8 @@
 
 namespace ota {
 
-Reason HTTPDownloader::open(std::string_view release_id, std::string_view version,
-                            const Sha256Digest& sha256, const ByteRange& range) {
+Reason HTTPDownloader::open(std::string_view release_id, std::string_view version, const Sha256Digest& sha256,
+                            const ByteRange& range) {
     char range_value[48];
     std::snprintf(range_value, sizeof(range_value), "bytes=%lu-%lu", static_cast<unsigned long>(range.begin),
                   static_cast<unsigned long>(range.end - 1));

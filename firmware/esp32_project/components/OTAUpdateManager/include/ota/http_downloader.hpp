@@ -18,8 +18,8 @@ class HTTPDownloader {
 public:
     HTTPDownloader(HttpClient& http, ApiClient& api) : http_(http), api_(api) {}
 
-    /// Requests a piece of a release's image; after `none`, read() returns its bytes. Follows one redirect (307)
-    /// without sending the API key to the other host, and uses that address for later pieces until it
+    /// Requests a piece of a release's image; after `none`, read() returns its bytes. Follows one redirect
+    /// (307) without sending the API key to the other host, and uses that address for later pieces until it
     /// refuses one.
     Reason open(std::string_view release_id, std::string_view version, const Sha256Digest& sha256,
                 const ByteRange& range);
