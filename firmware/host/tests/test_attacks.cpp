@@ -674,6 +674,21 @@ TEST(Cut, BrokerThatIsAwayDuringThreeTrialsDoesNotMakeTheReleaseFail) {
     }
 }
 
+TEST(Cut, ReleasesInTurnDoNotShortenTheWaitsForATrial) {
+    World world;
+    ASSERT_TRUE(world.boot());
+    NVSStorageHandler storage(*world.store);
+    BackOff back_off(world.config, world.random);
+    Patience patience(storage, back_off);
+    for (const std::int64_t sequence : {100, 101, 100, 101, 100}) {
+        ASSERT_TRUE(patience.interrupt(sequence));
+    }
+    EXPECT_GE(storage.waits().trial_min, 7 * 24 * 60);
+    EXPECT_EQ(patience.may_try(100), Reason::trial_interrupted);
+    EXPECT_EQ(patience.may_try(101), Reason::trial_interrupted);
+    EXPECT_EQ(patience.may_try(102), Reason::none);
+}
+
 TEST(Cut, NewAppIsNotStartedWithoutABroker) {
     World world;
     ASSERT_TRUE(world.boot());

@@ -47,12 +47,12 @@ Reason Patience::start(std::uint32_t offset) {
 
 Reason Patience::may_try(std::int64_t sequence) const {
     const WaitRecord waits = storage_.waits();
-    return waits.sequence == sequence && waits.trial_min > 0 ? Reason::trial_interrupted : Reason::none;
+    return sequence <= waits.sequence && waits.trial_min > 0 ? Reason::trial_interrupted : Reason::none;
 }
 
 bool Patience::interrupt(std::int64_t sequence) {
     WaitRecord waits = storage_.waits();
-    if (waits.sequence != sequence) {
+    if (sequence > waits.sequence) {  // Older ones in turn with it do not begin to count anew.
         waits.sequence = sequence;
         waits.interruptions = 0;
     }

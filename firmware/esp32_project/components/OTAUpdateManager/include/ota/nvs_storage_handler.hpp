@@ -47,9 +47,9 @@ struct FailureRecord {
 struct WaitRecord {
     std::uint16_t starts_min = 0;    ///< Minutes until all starts of a download are free again.
     std::uint32_t start_offset = 0;  ///< Where the last start began to write.
-    std::int64_t sequence = 0;       ///< The release whose trial was interrupted last.
-    std::uint8_t interruptions = 0;  ///< Of its trials; not counted beyond the longest wait.
-    std::uint16_t trial_min = 0;     ///< Minutes until its next trial.
+    std::int64_t sequence = 0;       ///< The newest release with an interrupted trial.
+    std::uint8_t interruptions = 0;  ///< Of trials since that one; not counted beyond the longest wait.
+    std::uint16_t trial_min = 0;     ///< Minutes until the next trial of it, or of an older one.
 };
 
 /// A final status that the cloud has not acknowledged yet.

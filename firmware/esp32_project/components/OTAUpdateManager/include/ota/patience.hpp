@@ -16,7 +16,7 @@ namespace ota {
 /// hours, so that a sector lasts for decades. An installed release makes all of them free again.
 ///
 /// Trials that reached no broker: the next one comes after an hour, eight hours, a day, and then after a
-/// week each time.
+/// week each time. Only a newer release does not wait for it.
 class Patience {
 public:
     Patience(NVSStorageHandler& storage, BackOff& back_off) : storage_(storage), back_off_(back_off) {}
@@ -32,7 +32,7 @@ public:
     /// @return none; started_too_often; storage_error.
     [[nodiscard]] Reason start(std::uint32_t offset);
 
-    /// @return none, or trial_interrupted if the release with this sequence has to wait for its next trial.
+    /// @return none, or trial_interrupted if the release with this sequence has to wait for a trial.
     [[nodiscard]] Reason may_try(std::int64_t sequence) const;
 
     /// Counts a trial that reached no broker. @return false if that could not be stored.
