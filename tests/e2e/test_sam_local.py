@@ -8,11 +8,14 @@ import contextlib
 import json
 import subprocess
 
+import boto3
 import docker
 import pytest
+from botocore.config import Config
 from docker.errors import DockerException
 from local_cloud.cloud import PROJECT
-from local_cloud.sam_local import reachable_from_containers
+from local_cloud.sam_local import HOST_OF_CONTAINERS, reachable_from_containers
+from local_cloud.stack import REGION, ROOT_ACCESS_KEY_ID
 from support.functions import read_event
 
 CASES = {
@@ -61,8 +64,7 @@ def test_function_runs_in_the_container_of_its_runtime(cloud, prepared, case):
     s3 = cloud.client("s3")
     answer_to_cloudformation = {"Bucket": cloud.bucket, "Key": "batches/answer-to-cloudformation.json"}
     if "ResponseURL" in event:
-        url = s3.generate_presigned_url("put_object", Params=answer_to_cloudformation | {"ContentType": ""})
-        event["ResponseURL"] = url.replace("127.0.0.1", "host.docker.internal")
+        event["ResponseURL"] = presigned_for_containers(cloud, answer_to_cloudformation)
     done = subprocess.run(
         [*prepared.command, "--skip-pull-image", "--event", "-", logical_id(function)],
         input=json.dumps(event),
@@ -81,6 +83,19 @@ def test_function_runs_in_the_container_of_its_runtime(cloud, prepared, case):
         assert expected.items() <= answer.items(), done.stderr
     if "ResponseURL" in event:
         assert json.load(s3.get_object(**answer_to_cloudformation)["Body"])["Status"] == "SUCCESS"
+
+
+def presigned_for_containers(cloud, where):
+    """Where a container may put an object: a URL that is signed for the name by which it finds this machine."""
+    s3 = boto3.client(
+        "s3",
+        REGION,
+        endpoint_url=f"http://{HOST_OF_CONTAINERS}:{cloud.emulator.port}",
+        aws_access_key_id=ROOT_ACCESS_KEY_ID,
+        aws_secret_access_key=cloud.emulator.secret_access_key,
+        config=Config(signature_version="s3v4", s3={"addressing_style": "path"}),
+    )
+    return s3.generate_presigned_url("put_object", Params=where | {"ContentType": ""})
 
 
 def logical_id(function):
