@@ -1,5 +1,6 @@
 """The firmware's build takes only keys that devices can use: a reserve that fails is noticed when it is too late."""
 
+import base64
 import hashlib
 import shutil
 import subprocess
@@ -79,6 +80,21 @@ def test_key_that_devices_can_use_is_built_in_and_named_by_its_key_id(embed, bit
     assert key().public_pem in header
 
 
+def der_element(tag, content):
+    length = len(content).to_bytes(2, "big")
+    return bytes([tag, 0x82]) + length + content
+
+
+def encoded_again(public_key, after=b""):
+    """The same key with a zero byte more before its modulus, as BER allows, and bytes after its exponent."""
+    numbers = public_key.public_numbers()
+    modulus = der_element(0x02, b"\0\0" + numbers.n.to_bytes(256, "big"))
+    exponent = b"\x02\x03" + numbers.e.to_bytes(3, "big")
+    bits = der_element(0x03, b"\0" + der_element(0x30, modulus + exponent + after))
+    der = der_element(0x30, bytes.fromhex("300d06092a864886f70d0101010500") + bits)
+    return f"-----BEGIN PUBLIC KEY-----\n{base64.b64encode(der).decode()}\n-----END PUBLIC KEY-----\n"
+
+
 UNUSABLE = {
     "an elliptic curve key": lambda: pem_of(ec.generate_private_key(ec.SECP256R1()).public_key()),
     "an Ed25519 key": lambda: pem_of(ed25519.Ed25519PrivateKey.generate().public_key()),
@@ -90,6 +106,8 @@ UNUSABLE = {
     "no public key in PEM": lambda: "ssh-rsa AAAAB3NzaC1yc2E= reserve\n",
     "no public key in PEM (": lambda: "",
     "a public key that is cut off": lambda: cut(key("reserve").public_pem),
+    "a damaged public key": lambda: encoded_again(rsa_key().public_key(), after=b"\x02\x01\x00"),
+    "the same key as /": lambda: encoded_again(key().public),
     "the same key as": lambda: key().public_pem,
     "the same key as ": lambda: key().public_pem.replace("\n", "\r\n") + "\n",
 }

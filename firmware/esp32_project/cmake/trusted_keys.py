@@ -55,7 +55,7 @@ def element(der: bytes, tag: int) -> tuple[bytes, bytes]:
 
 
 def read_key(text: str) -> tuple[str, int]:
-    """The key id of a public key in PEM (SubjectPublicKeyInfo, RFC 5280 section 4.1.2.7), and its size in bits.
+    """The key id of a public key in PEM (SubjectPublicKeyInfo, RFC 5280 section 4.1.2.7), and its modulus.
 
     Raises:
         KeyUnusable: devices could not verify a signature with it.
@@ -79,24 +79,27 @@ def read_key(text: str) -> tuple[str, int]:
         raise KeyUnusable(
             next((name for start, name in _OTHERS.items() if algorithm.startswith(start)), "a key that is not RSA")
         )
-    bits, _ = element(content[len(_RSA) :], _BIT_STRING)
-    numbers, _ = element(bits[1:], _SEQUENCE)
+    bits, after_bits = element(content[len(_RSA) :], _BIT_STRING)
+    numbers, after_numbers = element(bits[1:], _SEQUENCE)
     modulus, rest = element(numbers, _INTEGER)
-    exponent, _ = element(rest, _INTEGER)
-    size = int.from_bytes(modulus, "big").bit_length()
+    exponent, after_exponent = element(rest, _INTEGER)
+    if after_bits or after_numbers or after_exponent:
+        raise KeyUnusable("a damaged public key")
+    number = int.from_bytes(modulus, "big")
+    size = number.bit_length()
     if not MIN_BITS <= size <= MAX_BITS:
         raise KeyUnusable(f"an RSA key of {size} bits")
     if int.from_bytes(exponent, "big") != EXPONENT:
         raise KeyUnusable(f"an RSA key with the exponent {int.from_bytes(exponent, 'big')}")
-    return hashlib.sha256(der).hexdigest(), size
+    return hashlib.sha256(der).hexdigest(), number
 
 
 def main(files: list[str]) -> int:
     """Check the files; the exit status."""
-    keys: dict[str, str] = {}
+    keys: dict[int, str] = {}
     for file in files:
         try:
-            keyid, size = read_key(Path(file).read_bytes().decode("ascii", errors="replace"))
+            keyid, modulus = read_key(Path(file).read_bytes().decode("ascii", errors="replace"))
         except KeyUnusable as seen:
             print(
                 f"{file} holds {seen}; expected the public key of an RSA key pair of {MIN_BITS} to {MAX_BITS} bits. "
@@ -104,15 +107,15 @@ def main(files: list[str]) -> int:
                 file=sys.stderr,
             )
             return 1
-        if keyid in keys:
+        if modulus in keys:
             print(
-                f"{file} holds the same key as {keys[keyid]}; a reserve must be another key. Make one with "
+                f"{file} holds the same key as {keys[modulus]}; a reserve must be another key. Make one with "
                 "`openssl genrsa -out reserve-key.pem 3072`, and put its public key here.",
                 file=sys.stderr,
             )
             return 1
-        keys[keyid] = file
-        print(f"devices trust {Path(file).name}: RSA, {size} bits, key id {keyid}")
+        keys[modulus] = file
+        print(f"devices trust {Path(file).name}: RSA, {modulus.bit_length()} bits, key id {keyid}")
     return 0
 
 
