@@ -37,7 +37,7 @@ NOBODY = Caller("nobody", may_look=False, may_act=False)
 def came_through_api(event: contracts.Request, secret: str) -> bool:
     """Whether API Gateway sent the event, which alone adds the secret to it.
 
-    Whoever may invoke a function chooses the whole event, its `requestContext` too, and Lambda does not say who it was.
+    Anyone who may invoke a function chooses the whole event, its `requestContext` too, and Lambda does not say who did.
     """
     told = (event["stageVariables"] or {}).get("apiSecret", "")
     return hmac.compare_digest(told.encode(), secret.encode())

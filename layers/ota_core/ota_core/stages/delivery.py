@@ -35,7 +35,7 @@ class FirmwareRequest:
 
     Attributes:
         release_id: the release whose image it is; None: the newest one of the version.
-        mac: the device that asks, as `AA:BB:CC:DD:EE:FF`; None: somebody else.
+        mac: the device that asks, as `AA:BB:CC:DD:EE:FF`; None if the request names none.
         now: aware.
     """
 

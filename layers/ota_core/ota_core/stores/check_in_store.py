@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # have reached so far.
 #
 # A device that was seen within the last minute is left alone before the INSERT, which would lock its row: however often
-# somebody asks in one device's name, nothing is written and nobody waits.
+# someone asks in one device's name, nothing is written and nothing waits.
 STATEMENT = f"""
 WITH known AS (
     SELECT last_seen_at > now() - interval '1 minute' AS is_fresh FROM devices WHERE mac = CAST(:mac AS macaddr)

@@ -94,7 +94,7 @@ class DeliveryStore:
             version: of the release.
             release_id: the release. None leaves the decision to the newest release of the version: of those that have
                 started or were withdrawn if there are any.
-            mac: the device that asks, as `AA:BB:CC:DD:EE:FF`. None: whoever has the URL.
+            mac: the device that asks, as `AA:BB:CC:DD:EE:FF`; None if the request names none.
         """
         now = self._clock()
         asked = _Asked(product, version, release_id)

@@ -208,7 +208,7 @@ class FirmwareStore:
         The oldest goes first: an attempt that breaks leaves the version itself for the next one to find.
 
         Returns:
-            Those that cannot be read or are too large. They stay where they are: somebody may have planted them to
+            Those that cannot be read or are too large. They stay where they are: someone may have planted them to
             stop the drop.
         """
         left = []
