@@ -158,9 +158,12 @@ CASES = {
         Code.IMAGE_SHA256_MISMATCH, "SHA-256", drop_with(image=lambda drop: with_byte(drop.image, 400, FLIPPED))
     ),
     "image signature wrong": Case(Code.IMAGE_SIGNATURE_INVALID, "does not match the image", image_signed_by_another),
-    "image not esp": Case(Code.IMAGE_NOT_ESP, "0x7F", drop_of(image=b"\x7fELF" + bytes(400))),
+    "image not esp": Case(Code.IMAGE_NOT_ESP, "an ELF file", drop_of(image=b"\x7fELF" + bytes(400))),
     "image no app": Case(Code.IMAGE_NOT_APP, "without an app descriptor", drop_of(image=app_image(descriptor=False))),
     "image for another chip": Case(Code.IMAGE_WRONG_CHIP, "esp32c6", drop_of(image=app_image(chip="esp32c6"))),
+    "image for an unknown chip": Case(
+        Code.IMAGE_CHIP_UNKNOWN, "chip id 0x0003", drop_of(image=app_image(chip=3), chip="esp32s3")
+    ),
     "segment truncated": Case(Code.IMAGE_TRUNCATED, "after 2000 bytes", drop_of(image=app_image()[:2000])),
     "image checksum wrong": Case(
         Code.IMAGE_CHECKSUM_WRONG, "checksum byte", drop_of(image=with_hash(with_byte(app_image(), 400, FLIPPED)))
