@@ -49,12 +49,15 @@ logger = Logger()
 def lambda_handler(event: contracts.DeviceRegistration, context: LambdaContext) -> contracts.RegistrationVerdict:
     """Allow the registration of the device `MAC`, under the spelling that it connects with, or refuse it."""
     given = str(event["parameters"].get("MAC"))[:_MAX_LOGGED_CHARS]
+    asked = {"claim": event.get("claimCertificateId"), "certificate": event["certificateId"]}
     try:
         mac = authorize(given)
     except OtaError as refusal:
-        logger.warning("registration refused", extra={"mac": given, "code": refusal.code, "why": refusal.message})
+        logger.warning(
+            "registration refused", extra={"mac": given, "code": refusal.code, "why": refusal.message, **asked}
+        )
         return {"allowProvisioning": False}
-    logger.info("registration allowed", extra={"mac": mac})
+    logger.info("registration allowed", extra={"mac": mac, **asked})
     return {"allowProvisioning": True, "parameterOverrides": {"MAC": mac}}
 
 
