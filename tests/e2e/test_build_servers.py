@@ -1,6 +1,7 @@
 """The script of docs/build-servers.md, as a build server runs it: with a token, the stack's role, and the AWS CLI."""
 
 import base64
+import hmac
 import json
 import os
 import subprocess
@@ -18,14 +19,15 @@ PROJECT = Path(__file__).resolve().parents[2]
 SUBJECT = "repo:example/firmware:ref:refs/tags/v1"
 
 
-def token(**claims):
-    """A token of GitHub's, but for the signature, which the emulator does not check."""
+def token(cloud, **claims):
+    """A token like GitHub's. The local cloud believes the ones that are signed with its own secret."""
     parts = (
         {"alg": "RS256"},
         {"iss": "https://token.actions.githubusercontent.com", "aud": "sts.amazonaws.com"} | claims,
     )
     encoded = [base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts]
-    return ".".join([*encoded, "signature"])
+    secret = cloud.emulator.secret_access_key.encode()
+    return ".".join([*encoded, hmac.new(secret, ".".join(encoded).encode(), "sha256").hexdigest()])
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def build(cloud, product, tmp_path):
     """A firmware's folder on a build server; gives what runs release.sh there."""
     [script] = shell_blocks(PROJECT / "docs" / "build-servers.md", "release.sh")
     (tmp_path / "release.sh").write_text(script)
-    (tmp_path / "token").write_text(token(sub=SUBJECT))
+    (tmp_path / "token").write_text(token(cloud, sub=SUBJECT))
     programs = tmp_path / "bin"
     programs.mkdir()
     environment = {name: value for name, value in cloud.environment.items() if not name.startswith("AWS_ACCESS_KEY")}
@@ -117,5 +119,7 @@ def test_token_of_another_repository_gets_no_role(cloud):
     for claims in ({"sub": "repo:example/other:ref:refs/tags/v1"}, {"sub": SUBJECT, "aud": "somebody"}):
         with pytest.raises(ClientError, match="AccessDenied"):
             sts.assume_role_with_web_identity(
-                RoleArn=cloud.outputs["BuildServerRoleArn"], RoleSessionName="build", WebIdentityToken=token(**claims)
+                RoleArn=cloud.outputs["BuildServerRoleArn"],
+                RoleSessionName="build",
+                WebIdentityToken=token(cloud, **claims),
             )

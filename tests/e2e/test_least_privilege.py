@@ -447,6 +447,28 @@ def test_emulators_own_routes_are_closed_to_who_does_not_sign(local):
     assert {route: local(*route).status_code for route in routes} == dict.fromkeys(routes, 403)
 
 
+def test_emulators_own_routes_are_closed_to_everybody_but_root(cloud, act_as):
+    credentials = act_as("BuildServerRole").credentials
+    request = AWSRequest("POST", f"{cloud.endpoint}/_ministack/reset", data=b"")
+    SigV4Auth(credentials, "s3", REGION).add_auth(request)
+    assert requests.post(request.url, headers=dict(request.headers), timeout=60).status_code == 403
+
+
+def test_forged_token_of_a_build_server_gets_no_role(cloud):
+    """Its claims are right, and the role's name can be calculated."""
+    claims = {"iss": "https://token.actions.githubusercontent.com", "aud": "sts.amazonaws.com"}
+    parts = ({"alg": "RS256"}, claims | {"sub": "repo:example/firmware:ref:refs/tags/v1"})
+    encoded = [base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts]
+    form = {
+        "Action": "AssumeRoleWithWebIdentity",
+        "Version": "2011-06-15",
+        "RoleArn": cloud.outputs["BuildServerRoleArn"],
+        "RoleSessionName": "stranger",
+        "WebIdentityToken": ".".join([*encoded, "signature"]),
+    }
+    assert requests.post(cloud.endpoint, form, timeout=60).status_code == 403
+
+
 def test_credentials_of_a_functions_role_cannot_be_made_from_its_names(cloud, places):
     """As the emulator would make them: from ARNs that everybody knows."""
     cloud.client("lambda").invoke(FunctionName=places.physical["ServeConsoleFunction"])

@@ -69,6 +69,8 @@ def allow_list(cloud):
     """One device, and all whose MAC begins with 02:FA."""
     where = {"Bucket": cloud.bucket, "Key": "provisioning/allowed.txt"}
     cloud.client("s3").put_object(Body=b"# first batch\n02-fa-00\n24:6F:28:00:00:01\n", **where)
+    yield
+    cloud.client("s3").delete_object(**where)
 
 
 @pytest.fixture

@@ -63,6 +63,8 @@ def test_function_runs_in_the_container_of_its_runtime(cloud, prepared, case):
     event = read_event(function, name)
     s3 = cloud.client("s3")
     answer_to_cloudformation = {"Bucket": cloud.bucket, "Key": "batches/answer-to-cloudformation.json"}
+    if (event.get("stageVariables") or {}).get("apiSecret"):
+        event["stageVariables"]["apiSecret"] = secret_of_api(prepared, logical_id(function))
     if "ResponseURL" in event:
         event["ResponseURL"] = presigned_for_containers(cloud, answer_to_cloudformation)
     done = subprocess.run(
@@ -96,6 +98,11 @@ def presigned_for_containers(cloud, where):
         config=Config(signature_version="s3v4", s3={"addressing_style": "path"}),
     )
     return s3.generate_presigned_url("put_object", Params=where | {"ContentType": ""})
+
+
+def secret_of_api(prepared, function):
+    """What only API Gateway adds to a request; functions that do not ask for it have none."""
+    return json.loads(prepared.settings.read_text())[function].get("API_SECRET", "none")
 
 
 def logical_id(function):

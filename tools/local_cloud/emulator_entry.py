@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import html
 import json
+import os
 import random
 import re
 import secrets
@@ -64,6 +65,7 @@ iot._MtlsAcceptor.connection_made = _accept_mqtt_once_it_is_read  # noqa: SLF001
 # and lets every web page read its answers.
 _serve = app.app
 _HOSTS = frozenset({"127.0.0.1", "localhost", "host.docker.internal"})  # this machine, and what containers call it
+_ROOT_ACCESS_KEY_ID = "test"  # as in stack.py, which another Python runs
 _SIGN_IN = frozenset(
     {
         ("GET", "/oauth2/authorize"),
@@ -116,9 +118,17 @@ def _needs_signature(request: _Request) -> bool:
         return False  # API Gateway looks up the public keys of the tokens.
     if request.method == "PUT" and request.path.startswith("/_ministack/cfn-response/"):
         return False  # For a custom resource's answer, S3's presigned URL; here it has a random token.
-    trade = ["AssumeRoleWithWebIdentity"]  # The token in it is the proof.
     plain = (request.method, request.path, request.query) == ("POST", "/", {}) and "x-amz-target" not in request.headers
-    return not (plain and parse_qs(request.body.decode("latin-1")).get("Action") == trade)
+    form = parse_qs(request.body.decode("latin-1")) if plain else {}
+    is_trade = form.get("Action") == ["AssumeRoleWithWebIdentity"]
+    return not (is_trade and _is_genuine(form.get("WebIdentityToken", [""])[0]))
+
+
+def _is_genuine(token: str) -> bool:
+    """Whether a build server's token was made with this start's secret: the emulator checks no token's signature."""
+    signed, _, signature = token.rpartition(".")
+    expected = hmac.new(os.environ["AWS_SECRET_ACCESS_KEY"].encode(), signed.encode(), "sha256").hexdigest()
+    return hmac.compare_digest(signature.encode(), expected.encode())
 
 
 def _read_signature(request: _Request) -> Any:
@@ -168,6 +178,9 @@ def _signature_failure(request: _Request) -> Any:
         request.body,
         presigned=presigned,
     )
+    is_own_route = request.path.startswith(("/_ministack/", "/_localstack/"))
+    if is_own_route and signature.access_key_id != _ROOT_ACCESS_KEY_ID:
+        return fail("AccessDenied", "Only root may use the emulator's own routes.")
     if failure or not _is_of_the_body(request, signature.service):
         return fail(*(failure or ("SignatureDoesNotMatch", sigv4.SIGNATURE_MISMATCH)))
     return None

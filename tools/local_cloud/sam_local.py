@@ -101,8 +101,6 @@ def _settings(cloud: LocalCloud) -> dict[str, dict[str, str]]:
         deployed = functions.get_function_configuration(FunctionName=resource["PhysicalResourceId"])
         variables = deployed["Environment"]["Variables"]
         variables["AWS_ENDPOINT_URL"] = f"http://{HOST_OF_CONTAINERS}:{cloud.emulator.port}"
-        if "API_SECRET" in variables:
-            variables["API_SECRET"] = "example"  # noqa: S105 - as in events/ # nosec B105
         if "DATABASE_HOST" in variables:
             variables["DATABASE_HOST"] = HOST_OF_CONTAINERS
         settings[resource["LogicalResourceId"]] = variables
