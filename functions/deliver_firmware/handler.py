@@ -70,7 +70,7 @@ def deliver(event: contracts.ApiRequest) -> contracts.ApiAnswer:
     given = query_parameter(event, "mac")
     mac = None if given is None else normalise_mac(given)
     if given is not None and mac is None:
-        raise RequestRefused(400, "mac_invalid", "The parameter mac is no MAC address; expected AABBCCDDEEFF.")
+        raise RequestRefused(400, "mac_invalid", "The parameter mac is not a MAC address; expected AABBCCDDEEFF.")
     request = FirmwareRequest(
         product=product,
         version=version,

@@ -87,7 +87,7 @@ class DeliveryStore:
     def find(
         self, product: str, version: str, *, release_id: str | None, mac: str | None
     ) -> ReleasedImage | Withdrawn | NotStarted | NotOffered | None:
-        """The image of a release, or why there is none; None if there is no such release.
+        """The image of a release, or why it cannot be downloaded; None if there is no such release.
 
         Args:
             product: of the release.
