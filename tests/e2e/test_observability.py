@@ -21,8 +21,9 @@ MAC, SILENT_MAC = "02:0B:5E:00:00:01", "02:0B:5E:00:00:02"
 GROUP = "/esp32-ota/ota/functions"
 # What only AWS writes: the platform's and the runtime's lines, and those of Step Functions.
 NOT_FROM_FUNCTIONS = {"record.status", "errorType", "errorMessage", "type"}
-# What there would be if a function failed, a rollout waited or a person acted. Other tests look at these lines.
-NOTHING_LIKE_IT = {"exception", "exception_name", "advance.why", "action"}
+# What there would be if a function failed, a rollout waited, a person acted or a device registered itself. Other tests
+# look at these lines.
+NOTHING_LIKE_IT = {"exception", "exception_name", "advance.why", "action", "claim"}
 
 
 class Log:
